@@ -1,0 +1,1 @@
+"""unCLIP §2: the space that is inverted."""

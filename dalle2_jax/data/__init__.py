@@ -1,0 +1,1 @@
+"""Tokens, tar shards, pictures, batches, and a generated data set."""

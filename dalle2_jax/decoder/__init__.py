@@ -1,0 +1,1 @@
+"""unCLIP §2.1: from a CLIP image embedding to a picture."""

@@ -1,0 +1,1 @@
+"""Schedules, equations, objectives, guidance and samplers of diffusion models."""

@@ -1,0 +1,1 @@
+"""unCLIP §5: numbers for models and samples."""

@@ -1,0 +1,1 @@
+"""State, step, loop and checkpoints of every stage."""

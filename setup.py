@@ -1,0 +1,48 @@
+"""Packaging: names the dependencies, the extras and the one command, `dalle2`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="dalle2_jax",
+    version="0.1.0",
+    description="unCLIP (DALL·E 2) in JAX/Flax, from a laptop to TPU pods",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["dalle2_jax*"]), "dalle2_jax.configs"],
+    package_dir={"dalle2_jax.configs": "configs"},
+    package_data={"dalle2_jax.data": ["*.gz", "*.txt"]},
+    install_requires=[
+        "jax>=0.10.2,<0.13",
+        "flax>=0.12.8,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "tensorflow-datasets>=4.9.10,<5",
+        "transformers>=5,<6",
+        "numpy>=2.1,<3",
+        "ml_collections>=1.1,<2",
+        "absl-py>=2.3",
+        "fsspec>=2025.3",
+        "ftfy>=6.3",
+        "grain>=0.2.18,<0.3",
+        "matplotlib>=3.10",
+        "pillow>=11",
+        "regex>=2024.11",
+        "rich>=14",
+        "safetensors>=0.7",
+        "tensorboardX>=2.6",
+        "tokenizers>=0.21",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "torch": ["torch"],
+        "test": ["pytest>=8", "pytest-timeout>=2.4", "ruff>=0.14"],
+    },
+    entry_points={"console_scripts": ["dalle2 = dalle2_jax.cli.main:main"]},
+)
