@@ -1,0 +1,90 @@
+"""unCLIP §2: CLIP, the space that is inverted: both towers and their loss."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dalle2_jax.clip.image import ImageTower, ImageTowerConfig
+from dalle2_jax.clip.text import TextTower, TextTowerConfig
+
+MAX_LOG_SCALE = float(
+    np.log(100)
+)  # CLIP section 2.5: logits are never scaled beyond 100
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+    """clip: width of the joint space. dtype: compute dtype of both towers."""
+
+    clip: int
+    image: ImageTowerConfig
+    text: TextTowerConfig
+    dtype: str = "float32"
+
+
+class Clip(nn.Module):
+    """Two towers and a temperature; parameters under image/, text/ and log_scale."""
+
+    cfg: ClipConfig
+
+    def setup(self):
+        cfg = self.cfg
+        self.image = ImageTower(cfg.image, cfg.clip, cfg.dtype)
+        self.text = TextTower(cfg.text, cfg.clip, cfg.dtype)
+        start = nn.initializers.constant(np.log(1 / 0.07))
+        self.log_scale = self.param("log_scale", start, ())
+
+    def encode_image(self, pixels):
+        """Preprocessed pixels [b, size, size, 3] -> [b, clip], not normalised."""
+        return self.image(pixels).pooled
+
+    def image_states(self, pixels):
+        """Preprocessed pixels -> all tokens before the final norm, [b, n, width]."""
+        return self.image(pixels).states
+
+    def encode_text(self, tokens, mask=None):
+        """tokens int32 [b, n], mask bool [b, n] or None -> TextFeatures."""
+        return self.text(tokens, mask)
+
+    def __call__(self, pixels, tokens):
+        """Preprocessed pixels and tokens -> (z_image, z_text, log_scale).
+
+        z_image, z_text: unit vectors, float32 [b, clip].
+        """
+        z_image = normalised(self.encode_image(pixels))
+        z_text = normalised(self.encode_text(tokens).pooled)
+        return z_image, z_text, self.log_scale
+
+
+def example(cfg, batch=1):
+    """Shapes of a Clip's arguments, for `init_params(Clip(cfg), seed, *...)`."""
+    pixels = (batch, cfg.image.size, cfg.image.size, 3)
+    tokens = jax.ShapeDtypeStruct((batch, cfg.text.context), jnp.int32)
+    return jax.ShapeDtypeStruct(pixels, jnp.float32), tokens
+
+
+def normalised(z):
+    """[..., d] -> the same directions with norm 1."""
+    return z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-24))
+
+
+def contrastive_loss(z_image, z_text, log_scale):
+    """Symmetric cross-entropy over all pairs of the batch (CLIP, figure 3).
+
+    z_image, z_text: float32 unit vectors [b, clip]; log_scale scalar, capped at ln 100.
+    Returns (loss, metrics); metrics: accuracy of retrieval both ways, the scale.
+    """
+    scale = jnp.exp(jnp.minimum(log_scale, MAX_LOG_SCALE))
+    logits = scale * jnp.einsum("id,td->it", z_image, z_text)
+    own = jnp.arange(len(logits))
+    to_text = -jax.nn.log_softmax(logits, axis=1)[own, own]
+    to_image = -jax.nn.log_softmax(logits, axis=0)[own, own]
+    metrics = {
+        "image_to_text": jnp.mean(jnp.argmax(logits, 1) == own),
+        "text_to_image": jnp.mean(jnp.argmax(logits, 0) == own),
+        "scale": scale,
+    }
+    return jnp.mean(to_text + to_image) / 2, metrics
