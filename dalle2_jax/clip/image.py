@@ -26,8 +26,8 @@ class ImageTowerConfig:
     """Sizes of the image tower.
 
     Published weights have stem="patch" and head="class". For small pictures there are
-    stem="conv" (log2(patch) stride-2 convolutions) and head="tokens" (all tokens, flattened,
-    through an MLP): a class token needs far more steps to learn shapes.
+    stem="conv" (log2(patch) stride-2 convolutions) and head="tokens" (all tokens,
+    flattened, through an MLP): a class token needs far more steps to learn shapes.
     mean, std: of pixels in [0, 1].
     """
 

@@ -15,8 +15,8 @@ from dalle2_jax.layers.transformer import LayerNorm, TransformerConfig, transfor
 class TextTowerConfig:
     """Sizes of the text tower.
 
-    pool: the caption's vector stands at the largest id ("argmax", as OpenAI's) or at the
-    first `end_id` ("end").
+    pool: the caption's vector stands at the largest id ("argmax", as OpenAI's) or at
+    the first `end_id` ("end").
     """
 
     vocab: int

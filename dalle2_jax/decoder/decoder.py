@@ -169,7 +169,7 @@ class Decoder(nn.Module):
         return time, tokens(z_image).reshape(len(z_image), cfg.tokens, -1)
 
     def _text(self, cond):
-        """The caption -> states [b, n, d], mask [b, n], vector [b, 4 channels], or None.
+        """The caption -> states [b, n, d], mask [b, n], vector [b, 4 channels] or None.
 
         Given states: a dropped caption is absent from attention and adds no vector. Own
         transformer: it becomes the learned empty caption.
