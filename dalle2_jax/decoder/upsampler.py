@@ -64,8 +64,8 @@ class Upsampler(nn.Module):
         expected = tuple(side * cfg.factor for side in low_res.shape[1:3])
         if x_t.shape[1:3] != expected:
             raise BadInput(
-                f"The upsampler got x_t of {x_t.shape[1:3]} for a low-resolution image "
-                f"of {low_res.shape[1:3]}; with factor {cfg.factor} it needs {expected}."
+                f"The upsampler got x_t of {x_t.shape[1:3]} for a low-resolution "
+                f"image of {low_res.shape[1:3]}; factor {cfg.factor} needs {expected}."
             )
         enlarged = enlarge(low_res, x_t.shape, cfg.resize)
         x = jnp.concatenate([x_t, enlarged], axis=-1)  # [b, y, x, 2 c]
