@@ -1,4 +1,4 @@
-"""Dictionaries <-> frozen dataclasses, strictly: a misspelt field is an error with a suggestion."""
+"""Dictionaries <-> frozen dataclasses, strictly: a misspelt field is an error."""
 
 import dataclasses
 import difflib
@@ -12,10 +12,11 @@ from dalle2_jax.errors import BadInput
 def build(cls, values, where="config"):
     """A frozen dataclass `cls` from a nested mapping.
 
-    Lists become tuples, an int is taken for a float; a field with a default may be absent.
+    Lists become tuples, an int is taken for a float; a field with a default may be
+    absent.
 
     Raises:
-        BadInput: an unknown or missing field, or a value of the wrong type; names the field.
+        BadInput: an unknown or missing field, or a value of the wrong type; names it.
     """
     if dataclasses.is_dataclass(values) and isinstance(values, cls):
         return values
@@ -72,6 +73,8 @@ def _coerce(kind, value, where):
         if value is None and type(None) in inner:
             return None
         return _coerce(next(k for k in inner if k is not type(None)), value, where)
+    if kind is typing.Any:
+        return value
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where)
     if origin is tuple:

@@ -1,0 +1,67 @@
+"""`dalle2 <verb>`: finds the verb, runs it, and turns errors into one sentence."""
+
+import argparse
+import importlib
+import sys
+
+from dalle2_jax import __version__
+from dalle2_jax.errors import BadInput, Failed, Preempted
+
+VERBS = (
+    "quickstart",
+    "train",
+    "sample",
+    "evaluate",
+    "data",
+    "inspect",
+    "doctor",
+    "parity",
+)
+EXIT = {BadInput: 2, Failed: 1, Preempted: 75}
+
+
+def parser():
+    """The whole command line; every verb is a module with the same five names."""
+    top = argparse.ArgumentParser(
+        prog="dalle2", description="unCLIP (DALL·E 2) in JAX, from a laptop to pods."
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name in VERBS:
+        verb = importlib.import_module(f"dalle2_jax.cli.{name}")
+        sub = verbs.add_parser(
+            verb.NAME,
+            help=verb.HELP,
+            description=verb.HELP,
+            epilog=f"example: {verb.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.add_arguments(sub)
+        sub.set_defaults(run=verb.run)
+    return top
+
+
+def main(argv=None):
+    """Entry point; returns the exit code."""
+    top = parser()
+    args, extra = top.parse_known_args(argv)
+    args.overrides = [text for text in extra if text.startswith("--config.")]
+    unknown = [text for text in extra if text not in args.overrides]
+    if unknown or args.overrides and args.verb != "train":
+        top.error(f"unrecognized arguments: {' '.join(unknown or args.overrides)}")
+    try:
+        args.run(args)
+    except tuple(EXIT) as error:
+        print(f"dalle2 {args.verb}: {error}", file=sys.stderr)
+        return next(code for kind, code in EXIT.items() if isinstance(error, kind))
+    except KeyboardInterrupt:
+        print(f"dalle2 {args.verb}: interrupted; nothing half-written is kept, run it "
+              "again to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

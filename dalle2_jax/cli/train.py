@@ -1,0 +1,46 @@
+"""`dalle2 train`: one stage, from a configuration to a finished component."""
+
+from pathlib import Path
+
+NAME = "train"
+HELP = "Train one stage; the same command again resumes it."
+EXAMPLE = (
+    "dalle2 train --config configs/clip.py:small --data 'shards/{00000..00009}.tar'\n"
+    "         --workdir runs/clip --model runs/model --config.optim.rate=1e-4"
+)
+
+
+def add_arguments(parser):
+    """The flags of `dalle2 train`."""
+    parser.add_argument(
+        "--config", required=True, help="configuration file, or file.py:variant"
+    )
+    parser.add_argument("--data", required=True, nargs="+", help="tar shards (pattern)")
+    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="model directory: lends frozen CLIP and tokenizer, takes the finished "
+        "component (default: WORKDIR/model)",
+    )
+
+
+def run(args):
+    """Trains; prints the resolved configuration and a progress line."""
+    from dalle2_jax.cli.machine import start_jax
+    from dalle2_jax.cli.overrides import load_config
+
+    start_jax()
+    from dalle2_jax.cli.progress import Progress
+    from dalle2_jax.train.fit import Job, fit
+    from dalle2_jax.train.run import run_from
+
+    config = load_config(args.config, args.overrides)
+    print(config)
+    run = run_from(config)
+    model = args.model or args.workdir / "model"
+    with Progress([(run.stage, run.steps)]) as progress:
+        progress.begin(run.stage)
+        seconds = fit(run, Job(args.data, args.workdir, model), progress.show)
+    spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+    print(f"{run.stage}: {run.steps} steps done ({spent}); component in {model}")

@@ -1,0 +1,179 @@
+"""Model directories: what they hold, written whole or not at all, read strictly.
+
+`dalle2.json` names the format and the components; each component is a folder with
+`config.json` (the run that made it) and `model.safetensors` (EMA weights under their
+paths, "block_0/mlp/up/kernel"). Nothing that is loaded here can run code.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dalle2_jax import __version__
+from dalle2_jax.clip import contrastive
+from dalle2_jax.clip.contrastive import Clip, ClipConfig
+from dalle2_jax.config import build
+from dalle2_jax.decoder import decoder, upsampler
+from dalle2_jax.decoder.decoder import Decoder, DecoderConfig
+from dalle2_jax.decoder.upsampler import Upsampler, UpsamplerConfig
+from dalle2_jax.diffusion.schedule import Noise
+from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.init import init_params, param_shapes
+from dalle2_jax.prior import diffusion
+from dalle2_jax.prior.diffusion import Prior, PriorConfig
+
+FORMAT = 1
+STAGES = {  # configuration, network, shapes of its arguments
+    "clip": (ClipConfig, Clip, contrastive.example),
+    "prior": (PriorConfig, Prior, diffusion.example),
+    "decoder": (DecoderConfig, Decoder, decoder.example),
+    "upsampler": (UpsamplerConfig, Upsampler, upsampler.example),
+}
+
+
+class Component(NamedTuple):
+    """One network: its configuration, noise process (None for CLIP) and weights."""
+
+    cfg: Any
+    noise: Any
+    params: Any
+    config: dict  # all of config.json
+
+
+def save_component(folder, stage, config, params):
+    """Writes one component; an earlier one of the same name is replaced as a whole.
+
+    Args:
+        folder: the model directory; made when absent.
+        stage: a name of STAGES.
+        config: JSON-able; must hold `model` and, for diffusion stages, `noise`.
+        params: nested dict of arrays, any sharding.
+    """
+    folder, new = Path(folder), Path(folder) / f".{stage}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    # safetensors 0.8.0 writes wrong values for strided arrays, hence contiguous.
+    flat = {k: np.ascontiguousarray(v) for k, v in flatten(params).items()}
+    save_file(flat, new / "model.safetensors", metadata={"format": "dalle2_jax"})
+    write_json(new / "config.json", config)
+    shutil.rmtree(folder / stage, ignore_errors=True)
+    os.replace(new, folder / stage)
+    _register(folder)
+
+
+def load_component(folder, stage):
+    """Reads one component of a model directory.
+
+    Raises:
+        BadInput: it is absent, damaged, or its weights do not fit its configuration.
+    """
+    where = Path(folder) / stage
+    config = read_json(
+        where / "config.json", f"`dalle2 train` writes {stage} components"
+    )
+    cfg = build(STAGES[stage][0], config.get("model"), f"{where}/config.json: model")
+    noise = config.get("noise")
+    noise = noise and build(Noise, noise, f"{where}/config.json: noise")
+    try:
+        flat = load_file(where / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise BadInput(
+            f"{where}/model.safetensors cannot be read ({error}); export it again."
+        ) from error
+    _check(where, flat, expected_shapes(stage, cfg))
+    return Component(cfg, noise, unflatten(flat), config)
+
+
+def initial_params(stage, cfg, seed):
+    """First parameters of a stage's network, a function of seed and sizes alone."""
+    _, network, example = STAGES[stage]
+    return init_params(network(cfg), seed, *example(cfg))
+
+
+def expected_shapes(stage, cfg):
+    """{"a/b/c": shape} of a stage's parameters; allocates nothing."""
+    _, network, example = STAGES[stage]
+    named = jax.tree_util.tree_flatten_with_path(
+        param_shapes(network(cfg), *example(cfg))
+    )[0]
+    return {_name(path): leaf.shape for path, leaf in named}
+
+
+def components_of(folder):
+    """The stages that a model directory holds, in the order of the cascade."""
+    return [s for s in STAGES if (Path(folder) / s / "config.json").is_file()]
+
+
+def flatten(tree):
+    """Nested dict -> {"a/b/c": host array}."""
+    named = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
+    return {_name(path): leaf for path, leaf in named}
+
+
+def unflatten(flat):
+    """{"a/b/c": array} -> nested dict."""
+    tree = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def read_json(path, remedy):
+    """The object in a JSON file.
+
+    Raises:
+        BadInput: absent or no JSON; names the file and the remedy.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} does not exist; {remedy}.") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is no readable JSON ({error}); {remedy}.") from error
+
+
+def write_json(path, value):
+    """Writes JSON so that a reader sees the old file or the new one, never a half."""
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _check(where, flat, shapes):
+    """Every parameter there, none too many, all of the right shape."""
+    for name, shape in shapes.items():
+        if name not in flat:
+            raise BadInput(f"{where}/model.safetensors lacks {name}; export it again.")
+        if flat[name].shape != shape:
+            raise BadInput(
+                f"{where}/model.safetensors: {name} is {flat[name].shape}, its "
+                f"config.json asks for {shape}; they are not of one run."
+            )
+    extra = sorted(set(flat) - set(shapes))
+    if extra:
+        raise BadInput(f"{where}/model.safetensors holds {extra[0]}, which no layer uses.")
+
+
+def _name(path):
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _register(folder):
+    value = {
+        "format": FORMAT,
+        "written_by": f"dalle2_jax {__version__}",
+        "components": components_of(folder),
+    }
+    write_json(folder / "dalle2.json", value)

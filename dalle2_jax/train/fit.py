@@ -1,0 +1,182 @@
+"""Trains one stage from its configuration to a finished component, resuming by itself.
+
+workdir/config.json  checkpoints/<step>/  metrics.jsonl  logs/  samples/
+"""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from dalle2_jax.components import (
+    initial_params,
+    load_component,
+    read_json,
+    save_component,
+    write_json,
+)
+from dalle2_jax.data.batches import captioned_batches
+from dalle2_jax.data.records import ShardSource
+from dalle2_jax.data.tokens import Tokenizer
+from dalle2_jax.errors import BadInput, Preempted
+from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
+from dalle2_jax.train.checkpoint import Checkpoints
+from dalle2_jax.train.loop import Stop, train
+from dalle2_jax.train.losses import LOSSES
+from dalle2_jax.train.metrics import Clock, Feed, MetricsFile, log_hook
+from dalle2_jax.train.optim import optimizer
+from dalle2_jax.train.run import as_dict, difference, run_from
+from dalle2_jax.train.samples import sample_hook
+from dalle2_jax.train.state import create_state, state_layout
+from dalle2_jax.train.step import jit_step
+
+
+class Job(NamedTuple):
+    """Where a run reads and writes.
+
+    data: tar shards, as a pattern or list; workdir: the run directory; model: the model
+    directory that lends frozen components and takes the finished one.
+    """
+
+    data: Any
+    workdir: Path
+    model: Path
+
+
+def fit(run, job, show=None):
+    """Trains until `run.steps`, then writes the component into the model directory.
+
+    Args:
+        run: Run.
+        job: Job.
+        show: called as show(step, metrics) at every log, for progress displays.
+
+    Returns:
+        Seconds by phase: {"compile", "train"}.
+
+    Raises:
+        BadInput: data, configuration or directories do not fit; names which.
+        Failed: a checkpoint could not be written or none is intact.
+        Preempted: a stop was asked for and the state is committed.
+    """
+    claim(job.workdir, run)
+    mesh = make_mesh(run.mesh)
+    check_batch(mesh, run.batch)
+    source = ShardSource(job.data)
+    tokenizer = obtain_tokenizer(run, job, source)
+    clip_cfg, frozen = borrow_clip(run, job, mesh)
+    tx = optimizer(run.optim, run.steps)
+    loss = LOSSES[run.stage](run, clip_cfg)
+    checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
+    state, position = begin(run, tx, mesh, checkpoints)
+    step = jit_step(state, mesh, loss=loss, tx=tx, decay=run.optim.ema)
+    batches = open_batches(run, source, tokenizer, position)
+    feed = Feed(batches, functools.partial(to_devices, mesh))
+    log = MetricsFile(job.workdir, int(state.step))
+    clock = Clock(feed, run.batch)
+
+    def save(moment):
+        checkpoints.save(moment.state, feed.used, as_dict(run))
+
+    hooks = [
+        (1, clock.tick),
+        (run.log_every, log_hook(log, clock, show)),
+        (run.save_every, save),
+    ]
+    if run.sample_every:
+        hook = sample_hook(run, clip_cfg, frozen, job.workdir, log)
+        hooks.append((run.sample_every, hook))
+    key = jax.device_put(jax.random.key(run.seed), replicated(mesh))
+    with Stop() as stop:
+        update = lambda state, batch: step(state, frozen, batch, key)  # noqa: E731
+        state = train(state, update, feed, hooks, run.steps, stop)
+        checkpoints.save(jax.block_until_ready(state), feed.used, as_dict(run))
+        checkpoints.close()
+        log.close()
+    if stop.asked and int(state.step) < run.steps:
+        raise Preempted(
+            f"stopped at step {int(state.step)} of {run.steps}, which is saved in "
+            f"{job.workdir}; run the same command again to go on."
+        )
+    save_component(job.model, run.stage, as_dict(run), state.ema)
+    return clock.phases()
+
+
+def claim(workdir, run):
+    """Makes the run directory this run's own, or refuses one of another run.
+
+    Raises:
+        BadInput: it holds another configuration (names the field) or cannot be written.
+    """
+    path = workdir / "config.json"
+    if path.is_file():
+        old = run_from(read_json(path, "remove the directory or choose another"))
+        field = difference(run, old)
+        if field:
+            raise BadInput(
+                f"{workdir} holds a run with another {field}; continue it with its own "
+                "configuration or choose another --workdir."
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, as_dict(run))
+    except OSError as error:
+        raise BadInput(
+            f"{workdir} cannot be written ({error.strerror}); choose another --workdir."
+        ) from error
+
+
+def obtain_tokenizer(run, job, source):
+    """The model directory's tokenizer; CLIP may train one on the captions at hand."""
+    folder = job.model / "tokenizer"
+    if folder.is_dir():
+        return Tokenizer.load(folder)
+    if run.stage != "clip" or run.vocab <= 0:
+        raise BadInput(
+            f"{folder} does not exist; train CLIP into {job.model} first, or set "
+            "config.vocab to train a tokenizer."
+        )
+    tokenizer = Tokenizer.train(source.captions(), run.vocab)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def borrow_clip(run, job, mesh):
+    """CLIP's configuration and the frozen parameters a stage needs, on the mesh."""
+    if run.stage == "clip":
+        return run.model, {}
+    if run.stage == "upsampler":
+        return None, {}
+    clip = load_component(job.model, "clip")
+    return clip.cfg, jax.device_put({"clip": clip.params}, replicated(mesh))
+
+
+def begin(run, tx, mesh, checkpoints):
+    """The newest intact state and its data position, or a fresh state and 0."""
+
+    def fresh():
+        return create_state(initial_params(run.stage, run.model, run.seed), tx, mesh)
+
+    if not checkpoints.manager.all_steps():
+        return fresh(), 0
+    shapes = jax.eval_shape(fresh)
+    layout = state_layout(shapes, mesh)
+    like = jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+        shapes,
+        layout,
+    )
+    return checkpoints.restore(like)
+
+
+def open_batches(run, source, tokenizer, position):
+    """The run's host batches from a global sample number on."""
+    return captioned_batches(
+        source,
+        tokenizer,
+        run.data,
+        run.batch,
+        run.seed,
+        start=position,
+    )

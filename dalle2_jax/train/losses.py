@@ -1,0 +1,147 @@
+"""One loss per stage: (params, frozen, batch, key) -> (scalar, metrics).
+
+A stage brings only this. CLIP is frozen for every other stage and runs inside the step,
+on the same pictures, resized on the device.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dalle2_jax.clip.contrastive import Clip, contrastive_loss
+from dalle2_jax.clip.image import preprocess
+from dalle2_jax.decoder.decoder import Decoder, forget
+from dalle2_jax.decoder.degrade import blur, crops
+from dalle2_jax.decoder.upsampler import Upsampler
+from dalle2_jax.diffusion.objective import diffusion_loss, draw_times, noised
+from dalle2_jax.prior.diffusion import Prior, to_scaled
+from dalle2_jax.unclip import (
+    decoder_condition,
+    encode_captions,
+    encode_images,
+    from_uint8,
+    prior_text,
+)
+
+
+def clip_loss(run, clip_cfg):
+    """unCLIP §2: symmetric cross-entropy over the global batch (CLIP, Figure 3)."""
+
+    def loss(params, frozen, batch, key):
+        pixels = preprocess(run.model.image, from_uint8(batch.image))
+        z = Clip(run.model).apply({"params": params}, pixels, batch.tokens)
+        return contrastive_loss(*z)
+
+    return loss
+
+
+def prior_loss(run, clip_cfg):
+    """unCLIP eq. 2: mean of ||f(z_noised, t, y) - z_i||^2 over t and noise."""
+    cfg, noise = run.model, run.noise
+
+    def loss(params, frozen, batch, key):
+        k_noise, k_keep = jax.random.split(key)
+        caption, z_image = _embed(clip_cfg, frozen, batch)
+        keep = jax.random.bernoulli(
+            k_keep, 1 - run.corrupt.drop_text, z_image.shape[:1]
+        )
+        text = prior_text(caption)._replace(keep=keep.astype(jnp.float32))
+
+        def model(z_noised, t):
+            return Prior(cfg).apply({"params": params}, z_noised, t, text)
+
+        return _denoising(model, to_scaled(cfg, params, z_image), noise, k_noise)
+
+    return loss
+
+
+def decoder_loss(run, clip_cfg):
+    """unCLIP §2.1: GLIDE's objective, the embedding and the caption dropped apart."""
+    cfg, noise = run.model, run.noise
+    drops = (run.corrupt.drop_image, run.corrupt.drop_text)
+
+    def loss(params, frozen, batch, key):
+        k_noise, k_forget, k_dropout = jax.random.split(key, 3)
+        caption, z_image = _embed(clip_cfg, frozen, batch)
+        condition = forget(decoder_condition(caption, z_image), k_forget, *drops)
+
+        def model(x_t, t):
+            rngs = {"dropout": k_dropout}
+            apply = Decoder(cfg).apply
+            return apply({"params": params}, x_t, t, condition, train=True, rngs=rngs)
+
+        return _denoising(model, resize(batch.image, cfg.size), noise, k_noise)
+
+    return loss
+
+
+def upsampler_loss(run, clip_cfg):
+    """unCLIP §2.1: crops of the picture from crops of its corrupted small version."""
+    cfg, noise, how = run.model, run.noise, run.corrupt
+
+    def loss(params, frozen, batch, key):
+        k_noise, k_crop, k_worse, k_dropout = jax.random.split(key, 4)
+        high = resize(batch.image, cfg.size)
+        if how.crop < 1:
+            high = crops(k_crop, high, how.crop, cfg.factor)
+        small = (len(high), *(s // cfg.factor for s in high.shape[1:3]), 3)
+        low = worsen(jax.image.resize(high, small, "linear"), k_worse, how)
+
+        def model(x_t, t):
+            rngs = {"dropout": k_dropout}
+            apply = Upsampler(cfg).apply
+            return apply({"params": params}, x_t, t, low, train=True, rngs=rngs)
+
+        return _denoising(model, high, noise, k_noise)
+
+    return loss
+
+
+LOSSES = {
+    "clip": clip_loss,
+    "prior": prior_loss,
+    "decoder": decoder_loss,
+    "upsampler": upsampler_loss,
+}
+
+
+def resize(image, size):
+    """uint8 [b, y, x, 3] -> float32 [b, size, size, 3] in [-1, 1], antialiased."""
+    image = from_uint8(image)
+    shape = (len(image), size, size, 3)
+    return image if image.shape == shape else jax.image.resize(image, shape, "linear")
+
+
+def worsen(low, key, how):
+    """Training-time corruption of low-resolution pictures (unCLIP §2.1, CDM §4).
+
+    Args:
+        low: [b, y, x, 3] in [-1, 1].
+        key: jax key.
+        how: Corrupt; blur is a probability per picture, noise the largest deviation.
+    """
+    k_blur, k_level, k_noise = jax.random.split(key, 3)
+    per_picture = (len(low), 1, 1, 1)
+    if how.blur > 0:
+        chosen = jax.random.bernoulli(k_blur, how.blur, per_picture)
+        low = jnp.where(chosen, blur(low), low)
+    if how.noise > 0:
+        level = how.noise * jax.random.uniform(k_level, per_picture)
+        low = low + level * jax.random.normal(k_noise, low.shape)
+    return low
+
+
+def _embed(clip_cfg, frozen, batch):
+    image = from_uint8(batch.image)
+    caption = encode_captions(clip_cfg, frozen["clip"], batch.tokens)
+    z_image = encode_images(clip_cfg, frozen["clip"], image)
+    return jax.lax.stop_gradient((caption, z_image))
+
+
+def _denoising(model, x_0, noise, key):
+    """Mean diffusion loss of `model(x_t, t)` on x_0 at random times."""
+    k_time, k_eps = jax.random.split(key)
+    t = draw_times(k_time, len(x_0), noise)
+    eps = jax.random.normal(k_eps, x_0.shape)
+    x_t = noised(x_0, eps, t, noise)
+    losses, metrics = diffusion_loss(model(x_t, t), x_0, x_t, eps, t, noise)
+    return losses.mean(), jax.tree.map(jnp.mean, metrics)

@@ -1,0 +1,112 @@
+"""What a run leaves to read: metrics.jsonl, TensorBoard events, and the clock."""
+
+import json
+import time
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+class MetricsFile:
+    """Scalars as one JSON object per line and as TensorBoard events.
+
+    Lines past the step that a run resumes from are dropped, so each step is there once.
+    """
+
+    def __init__(self, workdir, step):
+        self.path = workdir / "metrics.jsonl"
+        kept = [m for m in read_metrics(self.path) if m["step"] <= step]
+        self.path.write_text("".join(json.dumps(m) + "\n" for m in kept))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(workdir / "logs"), purge_step=step + 1)
+
+    def write(self, step, scalars):
+        """scalars: {name: float}."""
+        self.file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self.file.flush()
+        for name, value in scalars.items():
+            self.board.add_scalar(name, value, step)
+
+    def picture(self, step, name, image):
+        """image uint8 [y, x, 3], for TensorBoard."""
+        self.board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self):
+        self.file.close()
+        self.board.close()
+
+
+def read_metrics(path):
+    """The lines of a metrics.jsonl as dicts; a line cut short by a crash is dropped."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+class Feed:
+    """Host batches onto the mesh, remembering what was used and how long it waited."""
+
+    def __init__(self, batches, put):
+        self.batches, self.put = batches, put
+        self.used = batches.position
+        self.waited = 0.0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        began = time.monotonic()
+        batch = next(self.batches)
+        self.used = self.batches.position
+        self.waited += time.monotonic() - began
+        return self.put(batch)
+
+
+class Clock:
+    """Phases of a run in seconds, and the rates since the last log."""
+
+    def __init__(self, feed, batch):
+        self.feed, self.batch = feed, batch
+        self.began = self.ready = self.last = time.monotonic()
+        self.first = None
+        self.steps = 0
+
+    def tick(self, moment):
+        """Hook of every step; the first one waits for the compiler."""
+        self.steps += 1
+        if self.first is None:
+            jax.block_until_ready(moment.metrics)
+            self.first = self.last = time.monotonic()
+            self.steps = 0
+
+    def rates(self):
+        """Pictures per second and the share of time spent waiting for input."""
+        now = time.monotonic()
+        passed = max(now - self.last, 1e-9)
+        rate = {
+            "images_per_second": self.steps * self.batch / passed,
+            "input_wait": min(self.feed.waited / passed, 1.0),
+        }
+        self.last, self.steps, self.feed.waited = now, 0, 0.0
+        return rate
+
+    def phases(self):
+        """{"compile", "train"} in seconds, up to now."""
+        first = self.first or self.began
+        return {"compile": first - self.began, "train": time.monotonic() - first}
+
+
+def log_hook(log, clock, show):
+    """A hook that writes metrics and rates, and passes them on to `show`."""
+
+    def call(moment):
+        values = jax.device_get(moment.metrics)
+        scalars = {name: float(np.asarray(v)) for name, v in values.items()}
+        scalars |= clock.rates()
+        log.write(moment.step, scalars)
+        if show is not None:
+            show(moment.step, scalars)
+
+    return call

@@ -1,0 +1,125 @@
+"""What a training run is: the frozen form of a configuration file.
+
+`configs/*.py` return an `ml_collections.ConfigDict`; `run_from` turns it into a `Run`
+once, strictly. The resolved run is saved in the run directory and in every checkpoint
+and exported component, so loading never needs flags.
+"""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dalle2_jax.components import STAGES
+from dalle2_jax.config import build, plain
+from dalle2_jax.diffusion.schedule import Noise
+from dalle2_jax.errors import BadInput
+from dalle2_jax.shard.mesh import MeshConfig
+from dalle2_jax.unclip import Sampling
+
+# What may change between a run and its resumption.
+FREE = ("log_every", "save_every", "sample_every", "keep", "mesh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """AdamW with decoupled decay off gains and biases (unCLIP App. C, Table 3)."""
+
+    rate: float
+    warmup: int = 0  # steps of linear rise
+    final: float = 1.0  # the rate falls along a cosine to final * rate
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    decay: float = 0.0
+    clip: float = 0.0  # global gradient norm; 0: no clipping
+    ema: float = 0.9999
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """How pictures and captions become batches."""
+
+    size: int  # pixels of the square pictures in a batch
+    context: int  # tokens per caption
+    group: int = 1  # neighbours in a shard that stay together in a batch
+    threads: int = 8
+    bad: float = 0.01  # share of broken pictures at which the run stops
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrupt:
+    """What the network under training is denied or shown worse (unCLIP §2.1, §2.2)."""
+
+    drop_image: float = 0.0  # share of examples without z_i
+    drop_text: float = 0.0  # share of examples without the caption
+    blur: float = 0.0  # probability of blurring the low-resolution picture
+    noise: float = 0.0  # largest deviation of noise added to it, of [-1, 1]
+    crop: float = 1.0  # side of the training crop as a fraction of the picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One stage, trained once."""
+
+    stage: str
+    model: Any  # the stage's own configuration, STAGES[stage]
+    optim: Optim
+    data: Data
+    batch: int
+    steps: int
+    noise: Noise | None = None
+    sampling: Sampling = Sampling()
+    corrupt: Corrupt = Corrupt()
+    mesh: MeshConfig = MeshConfig()
+    vocab: int = 0  # CLIP only: size of a vocabulary to train where none is given
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    sample_every: int = 0
+    keep: int = 3  # checkpoints
+
+
+def run_from(config):
+    """The `Run` of a nested mapping (a ConfigDict, or what `config.json` holds).
+
+    Raises:
+        BadInput: unknown, missing or mistyped fields; names the field.
+    """
+    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    stage = values.get("stage")
+    if stage not in STAGES:
+        raise BadInput(
+            f"config.stage is {stage!r}; it must be one of {', '.join(STAGES)}."
+        )
+    if "model" not in values:
+        raise BadInput(f"config.model is missing; the {stage} stage needs it.")
+    values["model"] = build(STAGES[stage][0], values["model"], "config.model")
+    run = build(Run, values)
+    for name in ("batch", "steps", "log_every", "save_every"):
+        if getattr(run, name) <= 0:
+            raise BadInput(f"config.{name} must be positive, not {getattr(run, name)}.")
+    if stage != "clip" and run.noise is None:
+        raise BadInput(
+            f"config.noise is missing; the {stage} stage is a diffusion model."
+        )
+    return run
+
+
+def as_dict(run):
+    """The JSON-able form of a run; `run_from` reads it back."""
+    return plain(run)
+
+
+def difference(ours, theirs):
+    """The first field, dotted, in which two runs differ and must not, or None."""
+    ours = {k: v for k, v in as_dict(ours).items() if k not in FREE}
+    theirs = {k: v for k, v in as_dict(theirs).items() if k not in FREE}
+    return _differs(ours, theirs, "config")
+
+
+def _differs(a, b, where):
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return None if a == b else where
+    found = (_differs(a.get(k), b.get(k), f"{where}.{k}") for k in {**a, **b})
+    return next((name for name in found if name), None)
