@@ -1,0 +1,135 @@
+"""Samplers: steps of one signature, walked over a table by one scan.
+
+step(denoise, x, row, noise) -> x, where denoise(x, row) -> Prediction. Guidance wraps
+the network, fewer steps are another table, inversion is the same step over the table
+turned round: a step knows none of them.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dalle2_jax.diffusion.objective import split_variance
+from dalle2_jax.diffusion.process import (
+    eps_of,
+    posterior_mean,
+    q_sample,
+    range_log_variance,
+    to_x_0,
+)
+from dalle2_jax.errors import BadInput
+
+START = 2**31 - 1  # folded into a sample's key for x_T; no step has this number
+
+
+class Prediction(NamedTuple):
+    """What a denoiser knows about x: float32 arrays of its shape."""
+
+    x_0: jax.Array
+    variance: jax.Array | None  # IDDPM's v in [-1, 1]; None if not learned
+
+
+def denoiser(model, noise, clip):
+    """denoise(x, row) -> Prediction from model(x, t) -> output, with t int32 [b].
+
+    noise: the `Noise` that the model was trained with. clip: x_0 is kept within
+    -clip and clip; None leaves it.
+    """
+
+    def denoise(x, row):
+        t = jnp.broadcast_to(jnp.ravel(row.t), x.shape[:1])
+        output = model(x, t)
+        output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
+        output, variance = split_variance(output, x, noise.learned_variance)
+        x_0 = to_x_0(output, x, row.now, noise.predicts)
+        return Prediction(x_0 if clip is None else jnp.clip(x_0, -clip, clip), variance)
+
+    return denoise
+
+
+def ddpm(denoise, x, row, noise):
+    """DDPM algorithm 2; the variance is the learned one or the posterior's."""
+    mean, log_variance = reverse(denoise(x, row), x, row)
+    return draw(mean, log_variance, row, noise)
+
+
+def ddpm_beta(denoise, x, row, noise):
+    """DDPM algorithm 2 with the larger of its two fixed variances, beta."""
+    mean, _ = reverse(denoise(x, row), x, row)
+    return draw(mean, row.log_beta, row, noise)
+
+
+def reverse(prediction, x, row):
+    """Mean and log variance of p(x_next | x_t): DDPM eq. 7, IDDPM eq. 15."""
+    mean = posterior_mean(prediction.x_0, x, row)
+    if prediction.variance is None:
+        return mean, row.log_variance
+    return mean, range_log_variance(prediction.variance, row)
+
+
+def draw(mean, log_variance, row, noise):
+    """A normal draw; the last row, after which nothing is left, gives the mean."""
+    return mean + (row.rest_next > 0) * jnp.exp(0.5 * log_variance) * noise
+
+
+def ddim(eta=0.0):
+    """A step of DDIM eq. 12: find x_0, then noise it to the next level.
+
+    eta: the share of that noise that is new, from 0 (deterministic) to 1 (as random as
+    DDPM); a number or an array that broadcasts against x.
+    """
+    if isinstance(eta, int | float) and not 0 <= eta <= 1:
+        raise BadInput(f"eta must lie between 0 and 1, not {eta}.")
+
+    def step(denoise, x, row, noise):
+        x_0 = denoise(x, row).x_0
+        eps = eps_of(x, x_0, row.now)
+        if isinstance(eta, int | float) and eta == 0:
+            return q_sample(x_0, eps, row.next)
+        new = eta**2 * row.variance  # DDIM eq. 16, squared
+        old = jnp.sqrt(jnp.maximum(row.rest_next - new, 0))
+        return jnp.sqrt(row.ab_next) * x_0 + old * eps + jnp.sqrt(new) * noise
+
+    return step
+
+
+def ddim_inverse(denoise, x, row, noise):
+    """From x_0 towards x_T (ADM appendix F): walk it over `schedule.inverse_rows`."""
+    return ddim(0.0)(denoise, x, row, noise)
+
+
+def sample(step, denoise, x_T, rows, keys):
+    """Walks a table: x_T [b, ...], rows of arrays [n], keys a typed key array [b].
+
+    The noise of step i for sample b is normal(fold_in(keys[b], i)): a sample depends on
+    its own key, never on the batch around it. Returns float32 [b, ...].
+    """
+    dtype = jnp.promote_types(x_T.dtype, jnp.float32)
+    table = jax.tree.map(lambda a: jnp.asarray(a, _kind(a, dtype)), rows)
+
+    def body(x, scanned):
+        i, row = scanned
+        noise = _normal(keys, i, x.shape[1:], dtype)
+        return step(denoise, x, row, noise).astype(dtype), None
+
+    numbers = jnp.arange(len(table.t), dtype=jnp.int32)
+    return jax.lax.scan(body, x_T.astype(dtype), (numbers, table))[0]
+
+
+def initial_noise(keys, shape):
+    """x_T of each sample from its own key: keys [b] -> float32 [b, *shape]."""
+    return _normal(keys, START, tuple(shape), jnp.float32)
+
+
+def _normal(keys, i, shape, dtype):
+    """Standard normal [b, *shape] of the i-th descendant of each key."""
+
+    def one(key):
+        return jax.random.normal(jax.random.fold_in(key, i), shape, dtype)
+
+    return jax.vmap(one)(keys)
+
+
+def _kind(a, dtype):
+    return dtype if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype
