@@ -143,6 +143,8 @@ class Decoder(nn.Module):
             context = jnp.concatenate([tokens, context], axis=1)
         elif tokens is not None:
             context = tokens
+        self.sow("intermediates", "time", time)
+        self.sow("intermediates", "context", context)
         unet = cfg.unet
         if cfg.spatial_map:
             x_t = jnp.concatenate([x_t, self._map(z_image)], axis=-1)

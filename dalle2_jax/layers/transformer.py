@@ -56,7 +56,7 @@ class Mlp(nn.Module):
     def __call__(self, x):
         """x [b, n, d] -> [b, n, d]."""
         cfg = self.cfg
-        hidden = int(cfg.width * cfg.mlp_ratio)
+        hidden = round(cfg.width * cfg.mlp_ratio)
         x = nn.Dense(hidden, dtype=cfg.dtype, name="up")(x)
         x = ACTIVATIONS[cfg.activation](x)
         init = residual_init(cfg.depth)

@@ -42,6 +42,7 @@ class PriorConfig:
     time_activation: str = "silu"
     norm_in: bool = False
     norm_pooled: bool = False
+    causal: bool = True
     remat: bool = False
     dtype: str = "float32"
 
@@ -131,7 +132,8 @@ class Prior(nn.Module):
         x = x + self.param("positions", _SMALL, x.shape[1:])
         x = LayerNorm(name="norm_in")(x) if cfg.norm_in else x
         seen = jnp.concatenate([mask, jnp.ones((len(x), 4), bool)], axis=1)
-        look = causal(x.shape[1]) & seen[:, None, None]
+        look = seen[:, None, None]
+        look = causal(x.shape[1]) & look if cfg.causal else look
         last = transformer(_stack(cfg), x, look)[:, -1]
         return nn.Dense(cfg.clip, name="z_image")(LayerNorm(name="norm_out")(last))
 

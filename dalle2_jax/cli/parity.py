@@ -1,0 +1,42 @@
+"""`dalle2 parity`: our models against recorded numbers of the originals."""
+
+from dalle2_jax.errors import Failed
+
+NAME = "parity"
+HELP = "compare our models with recorded outputs of the original implementations"
+EXAMPLE = "dalle2 parity tests/parity/data/*.safetensors"
+
+
+def add_arguments(parser):
+    """FILE…, --tolerance."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="parity files")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        help="largest error allowed, relative or absolute (1e-4; loops have 1e-2)",
+    )
+
+
+def run(args):
+    """Prints one row per output.
+
+    Raises:
+        BadInput: a file is unreadable or of an unsupported family.
+        Failed: an output is past the tolerance.
+    """
+    from dalle2_jax.convert.parity import check
+
+    far = []
+    print(f"{'family / output':<52} {'relative':>10} {'largest':>10}")
+    for path in args.files:
+        report = check(path, args.tolerance)
+        for d in report.differences:
+            name = f"{report.family} / {d.output}"
+            mark = "" if d.close else "  past the tolerance"
+            print(f"{name:<52} {d.relative:>10.2e} {d.largest:>10.2e}{mark}")
+            far += [] if d.close else [name]
+        if report.skipped:
+            print(f"{report.family}: not compared: {', '.join(report.skipped)}")
+    if far:
+        raise Failed(f"{len(far)} outputs differ by more than allowed, first {far[0]}.")
