@@ -24,19 +24,24 @@ def learn_merges(words, limit):
             continue
         merges.append(pair)
         made.add("".join(pair))
-        changed = set()
-        for word in places.pop(pair):
-            change = _merge(spelt[word], pair)
-            for other, difference in change.items():
-                totals[other] += difference * counts[word]
-                if difference > 0:
-                    places[other].add(word)
-            changed.update(change)
-        totals.pop(pair)
-        for other in changed - {pair}:
+        for other in _apply(pair, spelt, counts, totals, places):
             if totals[other] > 0:
                 heapq.heappush(queue, (-totals[other], other))
     return merges
+
+
+def _apply(pair, spelt, counts, totals, places):
+    """Merges a pair in all words; the other pairs whose totals have changed."""
+    changed = set()
+    for word in places.pop(pair):
+        change = _merge(spelt[word], pair)
+        changed.update(change)
+        for other, difference in change.items():
+            totals[other] += difference * counts[word]
+            if difference > 0:
+                places[other].add(word)
+    totals.pop(pair)
+    return changed - {pair}
 
 
 def _count_pairs(spelt, counts):

@@ -41,7 +41,7 @@ BYTES = {letter: byte for byte, letter in LETTERS.items()}
 
 
 def clean(caption):
-    """OpenAI's cleaning: mended encoding, HTML unescaped twice, one space, lower-case."""
+    """OpenAI's cleaning: encoding mended, HTML unescaped twice, spaces, lower-case."""
     caption = caption.encode("utf-8", "replace").decode()  # lone surrogates
     text = html.unescape(html.unescape(ftfy.fix_text(caption)))
     return " ".join(text.split()).lower()
@@ -165,7 +165,7 @@ class Tokenizer:
     def encode(self, captions, context):
         """captions: list of str -> int32 [n, context].
 
-        Start mark, symbols, end mark, zeros; a caption that is too long is cut, with the
+        Start mark, symbols, end mark, zeros; one that is too long is cut, with the
         end mark in the last place.
         """
         if isinstance(captions, str):

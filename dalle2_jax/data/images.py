@@ -1,0 +1,73 @@
+"""Encoded pictures -> square uint8 RGB arrays, or one sentence on why not."""
+
+import io
+import struct
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dalle2_jax.errors import BadInput
+
+MOST_PIXELS = 200_000_000  # more in one file is an attack or a mistake
+ORIENTATION = 0x0112  # EXIF tag
+
+
+def decode(data, size, name="picture"):
+    """bytes of a JPEG, PNG, WebP, ... -> uint8 [size, size, 3], RGB.
+
+    EXIF rotation is applied, transparency shows white, the shorter side is scaled to
+    `size` (antialiased bicubic) and the centre is cut out.
+
+    Raises:
+        BadInput: not a picture, cut off, or too large; says which `name`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _square(Image.open(io.BytesIO(data)), size)
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{name} is no picture in a known format.") from error
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"{name} is too large to be decoded safely.") from error
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        raise BadInput(f"{name} is damaged or cut off ({error}).") from error
+
+
+def _square(image, size):
+    if image.width * image.height > MOST_PIXELS:
+        raise Image.DecompressionBombError
+    image.draft("RGB", (4 * size, 4 * size))  # JPEG: skips detail that is not needed
+    image.load()
+    turned = image.getexif().get(ORIENTATION, 1) != 1
+    image = to_rgb(ImageOps.exif_transpose(image) if turned else image)
+    if image.size == (size, size):
+        return np.asarray(image)
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
+
+
+def to_rgb(image):
+    """A PIL image of any mode -> RGB, transparency on white, 16-bit scaled to 8."""
+    if image.mode == "RGB":
+        if "transparency" not in image.info:
+            return image
+        image = image.convert("RGBA")
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image)
+    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _from_deep(image):
+    """Grey of 16 or 32 bits, or floats: scaled down where it exceeds 8 bits."""
+    values = np.asarray(image, np.float64)
+    scale = 257.0 if image.mode.startswith("I;16") or values.max() > 255 else 1.0
+    grey = np.clip(values / scale, 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

@@ -1,0 +1,102 @@
+"""Pictures of every mode become the same kind of array, broken ones a sentence."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle2_jax.data.images import decode
+from dalle2_jax.errors import BadInput
+
+
+def encoded(image, kind="png", **options):
+    held = io.BytesIO()
+    image.save(held, kind, **options)
+    return held.getvalue()
+
+
+def gradient(height, width):
+    ramp = np.linspace(0, 255, width).astype(np.uint8)
+    return np.broadcast_to(ramp[None, :, None], (height, width, 3)).copy()
+
+
+def test_a_picture_of_the_right_size_is_untouched():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(pixels)), 32), pixels)
+
+
+def test_the_centre_of_the_shorter_side_is_kept():
+    made = decode(encoded(Image.fromarray(gradient(40, 120))), 20)
+    assert made.shape == (20, 20, 3) and made.dtype == np.uint8
+    expected = np.linspace(85, 170, 20)
+    np.testing.assert_allclose(made[10, :, 0], expected, atol=4)
+
+
+def test_shrinking_is_antialiased():
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    made = decode(encoded(Image.fromarray(stripes)), 32)
+    np.testing.assert_allclose(made, 127.5, atol=12)
+
+
+def test_transparency_shows_white():
+    clear = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    palette = Image.new("P", (16, 16), 0)
+    palette.putpalette([9, 9, 9] * 256)
+    for data in (
+        encoded(clear),
+        encoded(clear.convert("LA")),
+        encoded(clear, "webp", lossless=True),
+        encoded(palette, transparency=0),
+        encoded(Image.new("RGB", (16, 16), (7, 7, 7)), transparency=(7, 7, 7)),
+    ):
+        assert (decode(data, 16) == 255).all()
+
+
+def test_every_mode_becomes_rgb():
+    assert (decode(encoded(Image.new("L", (8, 8), 90)), 8) == 90).all()
+    assert (decode(encoded(Image.new("1", (8, 8), 1)), 8) == 255).all()
+    deep = Image.fromarray(np.full((8, 8), 128 * 257, np.uint16))
+    assert (decode(encoded(deep), 8) == 128).all()
+    cmyk = decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "jpeg"), 8)
+    assert cmyk.shape == (8, 8, 3) and cmyk[..., 0].min() > 200 > cmyk[..., 1].max()
+
+
+def test_exif_rotation_is_applied():
+    pixels = np.zeros((24, 24, 3), np.uint8)
+    pixels[:12] = 255  # bright above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned to the right
+    made = decode(encoded(Image.fromarray(pixels), "jpeg", exif=exif, quality=95), 24)
+    assert made[:, 14:].min() > 200 and made[:, :10].max() < 60
+
+
+def chunk(kind, data):
+    """One part of a PNG file."""
+    check = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+
+def bomb():
+    """A small PNG that promises 60,000 x 60,000 pixels."""
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body
+
+
+def test_broken_pictures_are_named():
+    whole = encoded(Image.fromarray(gradient(64, 64)), "jpeg")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    png = encoded(Image.fromarray(noise))
+    for data, said in (
+        (b"", "no picture"),
+        (b"<html>not found</html>", "no picture"),
+        (whole[: len(whole) // 2], "cut off"),
+        (png[: len(png) // 2], "cut off"),
+        (bomb(), "too large"),
+    ):
+        with pytest.raises(BadInput, match=f"0001.jpg is .*{said}"):
+            decode(data, 16, "0001.jpg")
