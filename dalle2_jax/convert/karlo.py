@@ -1,4 +1,6 @@
-"""Tables of Karlo (unCLIP by Kakao Brain) as its parts are named in diffusers folders."""
+"""Tables of Karlo (unCLIP by Kakao Brain), its parts named as in diffusers."""
+
+import functools
 
 from dalle2_jax.convert.adm import MIDDLE_ONLY, diffusers_table
 from dalle2_jax.convert.rename import (
@@ -36,7 +38,7 @@ PRIOR_FIXED = {  # fields whose other values would be another network
     "encoder_hid_proj_type": "linear",
     "added_emb_type": "prd",
     "additional_embeddings": 4,
-    "clip_embed_dim": None,  # or the embedding_dim
+    "clip_embed_dim": None,
 }
 TEXT_LEAVES = [
     ("encoder_hidden_states_proj", "text_states"),
@@ -48,7 +50,7 @@ TEXT_LEAVES = [
 def prior_config(config):
     """PriorConfig from the fields of a diffusers PriorTransformer."""
     for field, value in PRIOR_FIXED.items():
-        if config.get(field, value) not in (value, config["embedding_dim"]):
+        if config.get(field, value) != value:
             raise BadInput(f"PriorTransformer.{field} is supported as {value!r} only.")
     return PriorConfig(
         clip=config["embedding_dim"],
@@ -130,15 +132,12 @@ def decoder_table(cfg, shapes):
         rows += weights(f"text_proj/{theirs}", ours, LINEAR)
     null = "text_proj/learned_classifier_free_guidance_embeddings"
     tokens = "text_proj/clip_extra_context_tokens_proj"
+    token_major = functools.partial(channel_major, cfg.tokens)
     return [
         *rows,
         Row(null, ("null_image",), SAME),
-        Row(
-            f"{tokens}.weight",
-            ("image_tokens/kernel",),
-            channel_major(cfg.tokens, LINEAR),
-        ),
-        Row(f"{tokens}.bias", ("image_tokens/bias",), channel_major(cfg.tokens, SAME)),
+        Row(f"{tokens}.weight", ("image_tokens/kernel",), token_major(LINEAR)),
+        Row(f"{tokens}.bias", ("image_tokens/bias",), token_major(SAME)),
     ]
 
 

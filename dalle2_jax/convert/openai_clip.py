@@ -37,7 +37,7 @@ def openai_config(config):
 
 
 def openclip_config(config):
-    """ClipConfig from an OpenCLIP config; exact GELU unless quick_gelu says otherwise."""
+    """ClipConfig from an OpenCLIP config; exact GELU unless quick_gelu is set."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
     image = ImageTowerConfig(
@@ -103,7 +103,7 @@ def hf_config(config):
 
 
 def openai_table(cfg, text_prefix=""):
-    """Rows for a whole OpenAI or OpenCLIP model; text_prefix "text." for CustomTextCLIP."""
+    """Rows for an OpenAI or OpenCLIP model; text_prefix "text." for CustomTextCLIP."""
     image = [
         Row("visual.conv1.weight", ("image/stem/kernel",), CONV),
         Row("visual.class_embedding", ("image/class_token",), SAME),

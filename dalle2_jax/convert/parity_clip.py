@@ -111,7 +111,7 @@ def _openclip(case, cfg, table):
 
 
 def _both(case, cfg, table, names):
-    """Runs both towers: (outputs in OpenAI's names, TextFeatures, a way to run more)."""
+    """Runs both towers: (outputs in OpenAI's names, TextFeatures, the model)."""
     clip = Clip(cfg)
     params = _import(case, table, param_shapes(clip, *example(cfg)))
 

@@ -134,8 +134,10 @@ class Prior(nn.Module):
         seen = jnp.concatenate([mask, jnp.ones((len(x), 4), bool)], axis=1)
         look = seen[:, None, None]
         look = causal(x.shape[1]) & look if cfg.causal else look
-        last = transformer(_stack(cfg), x, look)[:, -1]
-        return nn.Dense(cfg.clip, name="z_image")(LayerNorm(name="norm_out")(last))
+        x = transformer(_stack(cfg), x, look)
+        self.sow("intermediates", "sequence", x)
+        x = LayerNorm(name="norm_out")(x[:, -1])
+        return nn.Dense(cfg.clip, name="z_image")(x)
 
     def _text(self, text):
         """Text -> states [b, n, width], pooled [b, width], mask bool [b, n]."""
