@@ -58,7 +58,7 @@ def small():
             "head": "tokens",
         },
         "text": {
-            "vocab": 512,
+            "vocab": 640,
             "context": 20,
             "width": 64,
             "depth": 2,
@@ -69,7 +69,7 @@ def small():
     }
     config.optim.update(rate=2e-3, warmup=50, final=0.01, decay=0.05, ema=0.99)
     config.data = {"size": 64, "context": 20, "group": 2}
-    config.update(batch=256, steps=700, vocab=512, save_every=200, log_every=20)
+    config.update(batch=256, steps=700, vocab=640, save_every=200, log_every=20)
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     return config
 

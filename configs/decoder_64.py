@@ -83,6 +83,8 @@ def small():
             "head_width": 32,
             "out_channels": 3,
             "context_width": 128,
+            "updown": "conv",
+            "patch": 1,
             "dtype": "float32",
         },
     }

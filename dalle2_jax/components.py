@@ -60,7 +60,7 @@ def save_component(folder, stage, config, params):
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     # safetensors 0.8.0 writes wrong values for strided arrays, hence contiguous.
-    flat = {k: np.ascontiguousarray(v) for k, v in flatten(params).items()}
+    flat = {k: np.asarray(v, order="C") for k, v in flatten(params).items()}
     save_file(flat, new / "model.safetensors", metadata={"format": "dalle2_jax"})
     write_json(new / "config.json", config)
     shutil.rmtree(folder / stage, ignore_errors=True)

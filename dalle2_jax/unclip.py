@@ -93,7 +93,8 @@ def encode_captions(cfg, params, tokens):
 def encode_images(cfg, params, image):
     """image float32 [b, y, x, 3] in [-1, 1], any size -> z_i [b, clip], unit norm."""
     pixels = preprocess(cfg.image, image)
-    return normalised(Clip(cfg).apply({"params": params}, pixels, method="encode_image"))
+    z_image = Clip(cfg).apply({"params": params}, pixels, method="encode_image")
+    return normalised(z_image)
 
 
 def prior_text(caption):
@@ -137,7 +138,7 @@ def _stage_keys(keys, number):
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
 def sample_prior(params, caption, keys, *, cfg, noise, how):
-    """unCLIP §2.2: z_i given captions, the better of two draws: [b, clip], unit norm."""
+    """unCLIP §2.2: z_i given Caption, the better of two draws: [b, clip], unit norm."""
     twice = jax.tree.map(lambda x: jnp.concatenate([x] * CANDIDATES), caption)
     text = prior_text(twice)
     keys = jnp.concatenate([_stage_keys(keys, 100 + i) for i in range(CANDIDATES)])

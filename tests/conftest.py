@@ -10,7 +10,8 @@ if "host_platform_device_count" not in flags:
     os.environ["XLA_FLAGS"] = (
         f"{flags} --xla_force_host_platform_device_count=8".strip()
     )
-# Each collective in flight blocks a pool thread; with fewer threads than devices, loops of steps deadlock.
+# Each collective in flight blocks a pool thread; with fewer threads than devices,
+# loops of steps deadlock.
 os.environ.setdefault("PJRT_NPROC", "32")
 cache = Path(tempfile.gettempdir()) / "dalle2_jax_tests_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))

@@ -20,7 +20,7 @@ ROWS = [  # a row may import the rows above it; folders of one row never each ot
     {"cli"},
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
-PAPER = "2 2.1 2.2 5".split()
+PAPER = ["2", "2.1", "2.2", "5"]
 FILES = [p for p in sorted(ROOT.rglob("*.py")) if p.name != "__init__.py"]
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in FILES}
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try)
@@ -49,7 +49,7 @@ def imports(nodes):
 
 
 def depth(node, level=0):
-    """The deepest stack of blocks in a function; an elif stays on the level of its if."""
+    """The deepest stack of blocks in a function; elif stays on the level of its if."""
     level += isinstance(node, BLOCKS)
     deepest = [level]
     for child in ast.iter_child_nodes(node):

@@ -55,8 +55,11 @@ def main(argv=None):
         print(f"dalle2 {args.verb}: {error}", file=sys.stderr)
         return next(code for kind, code in EXIT.items() if isinstance(error, kind))
     except KeyboardInterrupt:
-        print(f"dalle2 {args.verb}: interrupted; nothing half-written is kept, run it "
-              "again to go on.", file=sys.stderr)
+        print(
+            f"dalle2 {args.verb}: interrupted; nothing half-written is kept, run it "
+            "again to go on.",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 1

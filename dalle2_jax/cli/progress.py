@@ -2,14 +2,8 @@
 
 import time
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress as Bars,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 QUIET = 10.0  # seconds between lines where the output is no terminal
 NAMES = {"loss": "loss", "images_per_second": "images/s", "input_wait": "wait"}
@@ -27,12 +21,12 @@ class Progress:
         self.steps = dict(stages)
         self.live = self.console.is_terminal
         columns = ("{task.description:<12}", "{task.fields[note]}")
-        self.bars = Bars(
-            TextColumn(columns[0]),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn(columns[1]),
+        self.bars = progress.Progress(
+            progress.TextColumn(columns[0]),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn(columns[1]),
             console=self.console,
             disable=not self.live,
         )
@@ -58,7 +52,9 @@ class Progress:
 
     def show(self, step, metrics):
         """One log of the training loop: its step and scalars."""
-        parts = [f"{label} {metrics[k]:.4g}" for k, label in NAMES.items() if k in metrics]
+        parts = [
+            f"{label} {metrics[k]:.4g}" for k, label in NAMES.items() if k in metrics
+        ]
         note, now = "  ".join(parts), time.monotonic()
         self.bars.update(self.tasks[self.stage], completed=step, note=note)
         self.first = self.first or (step, now)

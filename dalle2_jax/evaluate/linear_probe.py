@@ -57,7 +57,9 @@ def probe_accuracy(features, labels, tests):
         number = {name: i for i, name in enumerate(names)}
         predict = probe(features, np.array([number[v] for v in values]))
         result[attribute] = {
-            test: float(np.mean([names[p] == v for p, v in zip(predict(f), want[attribute])]))
+            test: float(
+                np.mean([names[p] == v for p, v in zip(predict(f), want[attribute])])
+            )
             for test, (f, want) in tests.items()
         }
     return result

@@ -1,0 +1,218 @@
+"""`dalle2 quickstart`: every stage of unCLIP, trained and judged on a generated world.
+
+A handful of calls of what train, sample and evaluate call; each step is skipped where
+an earlier, interrupted run has finished it.
+
+    OUT/data/<world>-<count>/           shards
+    OUT/<world>-<minutes>min-seed<s>/   clip/ prior/ decoder/ upsampler/ (runs), model/
+    OUT/grid.png curves.png report.json report.md
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+NAME = "quickstart"
+HELP = "Train and judge the whole of unCLIP on generated pictures, in minutes."
+EXAMPLE = "dalle2 quickstart --minutes 12 --world simple --out runs/quickstart"
+OVERHEAD = 3.0  # minutes that do not grow with the budget: data, compiling, judging
+STAGES = ("clip", "prior", "decoder", "upsampler")
+CONFIGS = {
+    "clip": "clip.py",
+    "prior": "prior_diffusion.py",
+    "decoder": "decoder_64.py",
+    "upsampler": "upsampler_256.py",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A world's budget: minutes by default, pictures, tokens, and steps per stage."""
+
+    minutes: float
+    count: int
+    context: int
+    steps: dict
+    objects: int | None = None  # how many the captions that judge it have; None: any
+
+
+WORLDS = {
+    "simple": World(
+        12, 16_000, 16, {"clip": 700, "prior": 300, "decoder": 2500, "upsampler": 450}
+    ),
+    "pairs": World(
+        15,
+        20_000,
+        20,
+        {"clip": 800, "prior": 400, "decoder": 3500, "upsampler": 450},
+        objects=2,
+    ),
+    "full": World(
+        60,
+        40_000,
+        48,
+        {"clip": 3000, "prior": 1500, "decoder": 12_000, "upsampler": 2000},
+    ),
+}
+
+
+def add_arguments(parser):
+    """The flags of `dalle2 quickstart`."""
+    parser.add_argument("--world", default="simple", choices=sorted(WORLDS))
+    parser.add_argument(
+        "--minutes", type=float, help="budget on two cores (default: the world's own)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--captions", type=int, default=200, help="captions judged")
+    parser.add_argument(
+        "--paper-conditioning",
+        action="store_true",
+        help="z_i by the paper's two routes alone, without the spatial map",
+    )
+
+
+def run(args):
+    """Data, four stages, judgement, report."""
+    from dalle2_jax.cli.machine import start_jax
+
+    plan = plan_of(args)
+    start_jax()
+    from dalle2_jax.cli.progress import Progress
+    from dalle2_jax.cli.report import write_report
+    from dalle2_jax.components import read_json, write_json
+
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    times_file = plan.folder / "times.json"
+    times = read_json(times_file, "remove it") if times_file.is_file() else {}
+    runs = {stage: stage_run(plan, stage) for stage in STAGES}
+    with Progress([(stage, runs[stage].steps) for stage in STAGES]) as progress:
+        began = time.monotonic()
+        data = make_data(plan)
+        times.setdefault("data", {"total": time.monotonic() - began})
+        for stage in STAGES:
+            spent = train_stage(plan, runs[stage], data, progress)
+            if spent:
+                times[stage] = spent
+                write_json(times_file, times)
+    began = time.monotonic()
+    found = judge(plan)
+    times["judge"] = {"total": time.monotonic() - began}
+    write_json(times_file, times)
+    write_report(plan, found, times)
+    print(f"{plan.out / 'report.md'} and {plan.out / 'grid.png'} are ready")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One quickstart, resolved."""
+
+    world: str
+    minutes: float
+    out: Path
+    seed: int
+    captions: int
+    decoder: str  # variant of the decoder's configuration
+
+    @property
+    def folder(self):
+        """Where this world, budget and seed keep their runs."""
+        extra = "" if self.decoder == "small" else f"-{self.decoder}"
+        return self.out / f"{self.world}-{self.minutes:g}min-seed{self.seed}{extra}"
+
+    @property
+    def scale(self):
+        """Steps over the default number of steps."""
+        default = WORLDS[self.world].minutes - OVERHEAD
+        return max((self.minutes - OVERHEAD) / default, 0.02)
+
+    @property
+    def count(self):
+        """Training pictures; a longer run gets more, up to four times as many."""
+        whole = WORLDS[self.world].count * min(max(self.scale, 0.05), 4)
+        return max(int(whole) // 2 * 2, 512)
+
+
+def plan_of(args):
+    """The Plan of the flags. Raises BadInput for a budget that cannot be."""
+    from dalle2_jax.errors import BadInput
+
+    world = WORLDS[args.world]
+    minutes = world.minutes if args.minutes is None else args.minutes
+    if not 0 < minutes < 100_000:
+        raise BadInput(
+            f"--minutes must be above 0, not {minutes:g}; the default is "
+            f"{world.minutes:g}."
+        )
+    if args.captions < 2:
+        raise BadInput(f"--captions must be at least 2, not {args.captions}.")
+    decoder = "small_paper" if args.paper_conditioning else "small"
+    return Plan(args.world, minutes, args.out, args.seed, args.captions, decoder)
+
+
+def stage_run(plan, stage):
+    """The Run of one stage: the small configuration, its steps scaled to the budget."""
+    from importlib.resources import files
+
+    from dalle2_jax.cli.overrides import load_config
+    from dalle2_jax.train.run import run_from
+
+    world = WORLDS[plan.world]
+    variant = plan.decoder if stage == "decoder" else "small"
+    path = files("dalle2_jax.configs") / CONFIGS[stage]
+    steps = max(int(world.steps[stage] * plan.scale), 4)
+    overrides = [f"steps={steps}", f"seed={plan.seed}", f"data.context={world.context}"]
+    if stage == "clip":
+        overrides.append(f"model.text.context={world.context}")
+    if stage == "prior":
+        overrides.append(f"model.context={world.context}")
+    changes = [f"--config.{text}" for text in overrides]
+    return run_from(load_config(f"{path}:{variant}", changes))
+
+
+def make_data(plan):
+    """The world's training shards; written once for all runs of that size."""
+    from dalle2_jax.data.write_shapes import make_shapes
+
+    folder = plan.out / "data" / f"{plan.world}-{plan.count}"
+    print(
+        f"data: {plan.count} captioned pictures of the world {plan.world!r}", flush=True
+    )
+    return make_shapes(plan.world, plan.count, seed=0, out_dir=folder)
+
+
+def train_stage(plan, run, data, progress):
+    """Trains a stage unless its component is there; seconds by phase, or None."""
+    from dalle2_jax.components import read_json
+    from dalle2_jax.train.fit import Job, fit
+    from dalle2_jax.train.run import as_dict
+
+    model = plan.folder / "model"
+    done = model / run.stage / "config.json"
+    progress.begin(run.stage)
+    if done.is_file() and read_json(done, "remove it") == as_dict(run):
+        progress.finish(run.stage)
+        return None
+    began = time.monotonic()
+    job = Job([str(path) for path in data], plan.folder / run.stage, model)
+    spent = fit(run, job, progress.show)
+    progress.finish(run.stage)
+    return {**spent, "total": time.monotonic() - began}
+
+
+def judge(plan):
+    """Linear probes of CLIP, and every route of z_i on captions never trained."""
+    from dalle2_jax.data.write_shapes import evaluation_specs
+    from dalle2_jax.evaluate.attributes import judge_routes
+    from dalle2_jax.evaluate.world_probe import probe_world
+    from dalle2_jax.unclip import load
+
+    model = load(plan.folder / "model")
+    objects = WORLDS[plan.world].objects
+    wanted = evaluation_specs(plan.world, plan.captions, plan.seed, count=objects)
+    few = max(plan.captions * 5, 50)
+    return {
+        "wanted": wanted,
+        "probes": probe_world(model.clip, plan.world, min(4 * few, 4000), few),
+        "routes": judge_routes(model, wanted, plan.world, plan.seed),
+    }

@@ -1,0 +1,194 @@
+"""The quickstart's report: a grid, learning curves, report.json and report.md."""
+
+import platform
+import resource
+import sys
+
+ROWS = {  # row of the grid -> what it is called there
+    "real": "real pictures of the captions",
+    "full_stack": "full stack: prior, decoder, upsampler",
+    "text_embedding": "text embedding instead of the prior",
+    "caption_only": "caption only",
+}
+NAMED = {
+    "full_stack": "full stack",
+    "text_embedding": "text embedding as z_i",
+    "caption_only": "caption only",
+    "true_embedding": "true embedding",
+}
+COLUMNS = 10
+ACCEPTED = 0.85  # of a probe on held-out pairs; below it an attribute is not in z_i
+
+
+def write_report(plan, found, times):
+    """Writes everything; report.json last, so that its presence means completeness."""
+    from dalle2_jax.cli.pictures import save_picture
+    from dalle2_jax.components import write_json
+
+    facts = {"world": plan.world, "minutes": plan.minutes, "seed": plan.seed}
+    save_picture(plan.out / "grid.png", grid(found), facts)
+    curves(plan, plan.out / "curves.png")
+    report = report_of(plan, found, times)
+    (plan.out / "report.md").write_text(markdown(report), encoding="utf-8")
+    write_json(plan.folder / "report.json", report)
+    write_json(plan.out / "report.json", report)
+
+
+def report_of(plan, found, times):
+    """The JSON-able report."""
+    routes = {name: judged.scores for name, judged in found["routes"].items()}
+    full = routes.pop("full_stack")
+    probes = found["probes"]
+    weak = [a for a, p in probes.items() if p["held_out"] < ACCEPTED]
+    return {
+        "world": plan.world,
+        "minutes": plan.minutes,
+        "seed": plan.seed,
+        "decoder": plan.decoder,
+        **full,
+        "ablations": routes,
+        "probes": probes,
+        "clip_accepted": not weak,
+        "clip_weak": weak,
+        "seconds": times,
+        "total_seconds": sum(part["total"] for part in times.values()),
+        "peak_memory_gib": peak_gib(),
+        "python": platform.python_version(),
+        "others": others(plan),
+    }
+
+
+def peak_gib():
+    """The largest resident size of this process so far, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def others(plan):
+    """Accuracy of other finished runs of this world in the same folder, by name."""
+    from dalle2_jax.components import read_json
+
+    found = {}
+    for path in sorted(plan.out.glob(f"{plan.world}-*/report.json")):
+        if path.parent != plan.folder:
+            other = read_json(path, "remove it")
+            found[path.parent.name] = {
+                "minutes": other["minutes"],
+                "accuracy": other["accuracy"],
+            }
+    return found
+
+
+def grid(found):
+    """The sheet: one column a caption, one row a route."""
+    import numpy as np
+
+    from dalle2_jax.cli.pictures import contact_sheet
+
+    wanted = found["wanted"]
+    shown = min(COLUMNS, len(wanted.captions))
+    rows = [wanted.images[:shown]]
+    rows += [found["routes"][name].pictures[:shown] for name in list(ROWS)[1:]]
+    captions = [""] * shown * (len(rows) - 1) + list(wanted.captions[:shown])
+    return contact_sheet(np.concatenate(rows), captions, shown, list(ROWS.values()))
+
+
+def curves(plan, path):
+    """Loss against step for every stage, one panel each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from dalle2_jax.cli.quickstart import STAGES
+    from dalle2_jax.train.metrics import read_metrics
+
+    figure, panels = pyplot.subplots(1, len(STAGES), figsize=(14, 3))
+    for stage, panel in zip(STAGES, panels):
+        lines = read_metrics(plan.folder / stage / "metrics.jsonl")
+        panel.plot([m["step"] for m in lines], [m["loss"] for m in lines])
+        panel.set(title=stage, xlabel="step", yscale="log")
+    panels[0].set_ylabel("training loss")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def markdown(report):
+    """The report for people."""
+    name = report["world"]
+    parts = [
+        f"# unCLIP on the world `{name}`, budget {report['minutes']:g} minutes",
+        f"Made by `dalle2 quickstart --world {name} --minutes {report['minutes']:g} "
+        f"--seed {report['seed']}`; decoder `{report['decoder']}`.",
+        "![samples](grid.png)",
+        f"Captions hold (shape, colour) pairs that no training picture shows; "
+        f"n = {report['n']} per row, percent right, ± one standard error.",
+        accuracy_table(report),
+        others_text(report),
+        "## What CLIP's embedding holds",
+        "Linear probes on frozen z_i, fitted on training pairs, percent right.",
+        probe_table(report),
+        "## Time and memory",
+        times_table(report),
+        "![learning curves](curves.png)",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def accuracy_table(report):
+    """Markdown: routes by attributes."""
+    names = list(report["accuracy"])
+    rows = {"full_stack": report, **report["ablations"]}
+    lines = [
+        "| z_i from | " + " | ".join(names) + " | CLIP score | Fréchet (CLIP) |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for route, scores in rows.items():
+        share, error = scores["accuracy"], scores["standard_error"]
+        cells = [f"{100 * share[a]:.1f} ± {100 * error[a]:.1f}" for a in names]
+        cells += [f"{scores['clip_score']:.3f}", f"{scores['frechet_clip']:.4f}"]
+        lines.append(f"| {NAMED[route]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def others_text(report):
+    """Markdown: by how much this run is better than others in the same folder."""
+    ours = report["accuracy"]["all"]
+    lines = []
+    for name, other in report["others"].items():
+        gain = 100 * (ours - other["accuracy"]["all"])
+        lines.append(
+            f"- against `{name}`: all attributes right {100 * ours:.1f} % here, "
+            f"{100 * other['accuracy']['all']:.1f} % there ({gain:+.1f} points)"
+        )
+    return "\n".join(lines)
+
+
+def probe_table(report):
+    """Markdown: attributes by seen and held-out pairs."""
+    lines = ["| attribute | seen pairs | held-out pairs |", "|---|---|---|"]
+    for attribute, found in report["probes"].items():
+        seen, held = 100 * found["seen"], 100 * found["held_out"]
+        lines.append(f"| {attribute} | {seen:.1f} | {held:.1f} |")
+    weak = ", ".join(report["clip_weak"])
+    verdict = (
+        f"CLIP does not hold {weak} well enough (below {100 * ACCEPTED:.0f} on "
+        "held-out pairs); samples will not show it. Give it more minutes."
+        if weak
+        else "CLIP is accepted: every attribute is in its embedding."
+    )
+    return "\n".join([*lines, "", verdict])
+
+
+def times_table(report):
+    """Markdown: seconds by part, compile and training apart."""
+    lines = ["| part | compile s | train s | total s |", "|---|---|---|---|"]
+    for part, seconds in report["seconds"].items():
+        cells = [
+            f"{seconds[k]:.0f}" if k in seconds else "" for k in ("compile", "train")
+        ]
+        lines.append(f"| {part} | {' | '.join(cells)} | {seconds['total']:.0f} |")
+    lines.append(f"| all |  |  | {report['total_seconds']:.0f} |")
+    memory = f"Peak memory {report['peak_memory_gib']:.1f} GiB."
+    return "\n".join([*lines, "", memory])

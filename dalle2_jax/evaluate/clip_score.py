@@ -1,0 +1,43 @@
+"""CLIP score: the cosine of a caption's and a picture's embedding, and the features."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
+
+
+def image_features(clip, images, batch=256):
+    """Unit z_i of pictures, in the run's own CLIP.
+
+    Args:
+        clip: Component of CLIP.
+        images: uint8 [n, y, x, 3].
+
+    Returns:
+        float32 [n, clip].
+    """
+    encode = jax.jit(lambda params, x: encode_images(clip.cfg, params, from_uint8(x)))
+    return _in_batches(lambda x: encode(clip.params, x), images, batch)
+
+
+def text_features(clip, tokenizer, captions, batch=256):
+    """Unit z_t of captions: float32 [n, clip]."""
+    encode = jax.jit(lambda params, x: encode_captions(clip.cfg, params, x).pooled)
+    tokens = tokenizer.encode(list(captions), clip.cfg.text.context)
+    return _in_batches(lambda x: encode(clip.params, x), tokens, batch)
+
+
+def clip_score(z_image, z_text):
+    """Mean cosine of matching rows of unit vectors [n, d]; between -1 and 1."""
+    return float(np.mean(np.sum(z_image * z_text, axis=-1)))
+
+
+def _in_batches(call, x, batch):
+    """Fixed shapes for the compiler: the last batch is padded, the padding dropped."""
+    parts = []
+    for first in range(0, len(x), batch):
+        part = x[first : first + batch]
+        padding = [(0, batch - len(part))] + [(0, 0)] * (part.ndim - 1)
+        parts.append(np.asarray(call(jnp.asarray(np.pad(part, padding)))[: len(part)]))
+    return np.concatenate(parts)
