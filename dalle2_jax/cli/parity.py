@@ -4,7 +4,7 @@ from dalle2_jax.errors import Failed
 
 NAME = "parity"
 HELP = "compare our models with recorded outputs of the original implementations"
-EXAMPLE = "dalle2 parity tests/parity/data/*.safetensors"
+EXAMPLE = "dalle2 parity tests/parity/data/*_diffusers.safetensors"
 
 
 def add_arguments(parser):
