@@ -34,6 +34,7 @@ setup(
         "pillow>=11",
         "regex>=2024.11",
         "rich>=14",
+        "scipy>=1.15",
         "safetensors>=0.7",
         "tensorboardX>=2.6",
         "tokenizers>=0.21",

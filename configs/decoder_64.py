@@ -116,7 +116,14 @@ def small_paper():
     return config
 
 
-VARIANTS = {"paper": paper, "small": small, "small_paper": small_paper}
+def emoji():
+    """For a thousand real pictures, seen again and again."""
+    config = small()
+    config.update(steps=5000, sample_every=1000)
+    return config
+
+
+VARIANTS = {"paper": paper, "small": small, "small_paper": small_paper, "emoji": emoji}
 
 
 def get_config(variant="paper"):

@@ -69,7 +69,14 @@ def small():
     return config
 
 
-VARIANTS = {"paper": paper, "small": small}
+def emoji():
+    """For a thousand real pictures, seen again and again."""
+    config = small()
+    config.steps = 2000
+    return config
+
+
+VARIANTS = {"paper": paper, "small": small, "emoji": emoji}
 
 
 def get_config(variant="paper"):

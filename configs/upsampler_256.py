@@ -74,7 +74,14 @@ def small():
     return config
 
 
-VARIANTS = {"paper": paper, "small": small}
+def emoji():
+    """For a thousand real pictures, seen again and again."""
+    config = small()
+    config.update(steps=1000, sample_every=500)
+    return config
+
+
+VARIANTS = {"paper": paper, "small": small, "emoji": emoji}
 
 
 def get_config(variant="paper"):

@@ -163,7 +163,9 @@ def _check(where, flat, shapes):
             )
     extra = sorted(set(flat) - set(shapes))
     if extra:
-        raise BadInput(f"{where}/model.safetensors holds {extra[0]}, which no layer uses.")
+        raise BadInput(
+            f"{where}/model.safetensors holds {extra[0]}, which no layer uses."
+        )
 
 
 def _name(path):

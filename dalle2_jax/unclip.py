@@ -6,6 +6,7 @@ normalised z_i. Scaling for a network happens at its door, in this file.
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -239,7 +240,8 @@ def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image
         model: UnCLIP with at least clip, decoder, and the prior when route is "prior".
         captions: list of n strings.
         seed: of the run.
-        batch: samples per device program; the last one is padded.
+        batch: most samples per device program; the parts are made equally large, the
+            last one is padded.
         how, route, z_image: as in `draw`; z_image [n, clip].
 
     Yields:
@@ -251,6 +253,8 @@ def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image
             raise BadInput(f"the model holds no {stage}; train or import one first.")
     context = model.clip.cfg.text.context
     tokens = model.tokenizer.encode(list(captions), context)
+    parts = math.ceil(len(tokens) / batch)
+    batch = math.ceil(len(tokens) / parts)
     for first in range(0, len(tokens), batch):
         part = _padded(tokens[first : first + batch], batch)
         z = None if z_image is None else _padded(z_image[first : first + batch], batch)

@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 flags = os.environ.get("XLA_FLAGS", "")
 if "host_platform_device_count" not in flags:
@@ -16,3 +18,18 @@ os.environ.setdefault("PJRT_NPROC", "32")
 cache = Path(tempfile.gettempdir()) / "dalle2_jax_tests_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """Tar shards of a small generated world."""
+    from dalle2_jax.data.write_shapes import make_shapes
+
+    folder = tmp_path_factory.mktemp("data") / "simple"
+    return make_shapes("simple", 256, seed=0, out_dir=folder, shard_size=128)
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch):
+    """Tests run from the project's root, wherever pytest was started."""
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)

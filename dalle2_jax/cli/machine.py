@@ -1,6 +1,7 @@
 """What a verb does before it first touches jax."""
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -13,8 +14,20 @@ def start_jax():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+    import logging as standard
+
     from absl import flags, logging
 
-    logging.set_verbosity(logging.ERROR)
+    # orbax raises a failed write once; its threads and tasks would say it hundreds of
+    # times more, with tracebacks
+    logging.set_verbosity(logging.FATAL)
+    standard.getLogger("asyncio").setLevel(standard.CRITICAL)
+    sys.unraisablehook = _unraisable
     if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
         flags.FLAGS.mark_as_parsed()
+
+
+def _unraisable(found):
+    """What Python says of errors that nobody can catch, less closed event loops."""
+    if not isinstance(found.exc_value, RuntimeError):
+        sys.__unraisablehook__(found)

@@ -6,13 +6,15 @@ independent of sharding, and a restore that does not reproduce it is refused; th
 intact checkpoint is used instead.
 """
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
 
 from dalle2_jax.errors import Failed
 
+LOG = logging.getLogger("dalle2_jax")
 ITEMS = ("state", "data", "meta")
 
 
@@ -118,10 +120,15 @@ class Checkpoints:
         except Exception as error:
             raise Failed(
                 f"{self.folder}: the checkpoint could not be written "
-                f"({str(error).splitlines()[0][:200]}); free space or mend the "
+                f"({_reason(error)}); free space or mend the "
                 "permissions and run the same command again: it resumes from the "
                 "last one that was committed."
             ) from error
+
+
+def _reason(error):
+    """The last clause of the first line of an error: what the system said."""
+    return str(error).split("\n")[0].rsplit(": ", 1)[-1][:120]
 
 
 def _fingerprint(x):

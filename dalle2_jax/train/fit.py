@@ -4,6 +4,7 @@ workdir/config.json  checkpoints/<step>/  metrics.jsonl  logs/  samples/
 """
 
 import functools
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,12 +89,13 @@ def fit(run, job, show=None):
         hook = sample_hook(run, clip_cfg, frozen, job.workdir, log)
         hooks.append((run.sample_every, hook))
     key = jax.device_put(jax.random.key(run.seed), replicated(mesh))
-    with Stop() as stop:
-        update = lambda state, batch: step(state, frozen, batch, key)  # noqa: E731
+
+    def update(state, batch):
+        return step(state, frozen, batch, key)
+
+    with Stop() as stop, closing(log), closing(checkpoints):
         state = train(state, update, feed, hooks, run.steps, stop)
         checkpoints.save(jax.block_until_ready(state), feed.used, as_dict(run))
-        checkpoints.close()
-        log.close()
     if stop.asked and int(state.step) < run.steps:
         raise Preempted(
             f"stopped at step {int(state.step)} of {run.steps}, which is saved in "

@@ -1,0 +1,31 @@
+# Fresh machine: `make quickstart` trains everything, `make test` runs the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+MINUTES ?=
+WORLD ?= simple
+OUT ?= runs/quickstart
+
+.PHONY: install quickstart test test-slow lint
+
+install: $(BIN)/.installed
+
+$(BIN)/.installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/dalle2 quickstart --world $(WORLD) --out $(OUT) $(if $(MINUTES),--minutes $(MINUTES))
+
+test: install lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

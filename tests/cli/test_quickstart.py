@@ -1,0 +1,99 @@
+"""The path a user walks, minute-sized, as commands: trained, interrupted, resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+WORDS = ["quickstart", "--minutes", "0.5", "--captions", "4", "--out", "q"]
+
+
+def environment():
+    """One device, as on a user's machine."""
+    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+
+
+def dalle2(folder, *words):
+    """Runs a command in a folder; its standard output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dalle2_jax.cli.main", *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished quickstart that was interrupted once while a stage trained."""
+    folder = tmp_path_factory.mktemp("first")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dalle2_jax.cli.main", *WORDS],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun = folder / "q/simple-0.5min-seed0/decoder/config.json"
+    while process.poll() is None and not begun.is_file():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    assert process.returncode in (75, 130), errors
+    assert "Traceback" not in errors
+    dalle2(folder, *WORDS)
+    return folder
+
+
+def test_the_report_is_complete(folder):
+    report = json.loads((folder / "q/report.json").read_text())
+    names = {"shape", "colour", "both", "size", "place", "background", "all"}
+    assert set(report["accuracy"]) == names == set(report["standard_error"])
+    assert all(0 <= value <= 1 for value in report["accuracy"].values())
+    routes = {"text_embedding", "caption_only", "true_embedding"}
+    assert set(report["ablations"]) == routes
+    assert all(report["ablations"][r]["n"] == 4 == report["n"] for r in routes)
+    assert set(report["probes"]) == {"shape", "colour", "size", "place"}
+    stages = {"data", "clip", "prior", "decoder", "upsampler", "judge"}
+    assert set(report["seconds"]) == stages
+    for name in ("report.md", "grid.png", "curves.png"):
+        assert (folder / "q" / name).stat().st_size > 500
+
+
+def test_finished_stages_are_not_trained_again(folder):
+    model = folder / "q/simple-0.5min-seed0/model"
+    before = {p: p.stat().st_mtime_ns for p in model.rglob("*.safetensors")}
+    dalle2(folder, *WORDS)
+    assert before == {p: p.stat().st_mtime_ns for p in model.rglob("*.safetensors")}
+
+
+def test_what_was_trained_can_be_used(folder):
+    model = "q/simple-0.5min-seed0/model"
+    assert "upsampler" in dalle2(folder, "inspect", model)
+    assert "checkpoints: 14" in dalle2(folder, "inspect", "q/simple-0.5min-seed0/clip")
+    words = ["sample", "a large red ring", "a cross", "--n", "2", "--model", model]
+    short = ["--steps", "2/2/2", "--out"]
+    dalle2(folder, *words, *short, "one")
+    dalle2(folder, *words, *short, "two")
+    from PIL import Image
+
+    names = sorted(p.name for p in (folder / "one").glob("*.png"))
+    assert names == ["00000.png", "00001.png", "00002.png", "00003.png", "grid.png"]
+    one = Image.open(folder / "one/00002.png")
+    assert (
+        one.size == (64, 64) and json.loads(one.text["dalle2"])["caption"] == "a cross"
+    )
+    assert "trainedAlgorithmicMedia" in one.text["XML:com.adobe.xmp"]
+    assert one.tobytes() == Image.open(folder / "two/00002.png").tobytes()
+    scores = ["evaluate", "--model", model, "--world", "simple", "--n", "2"]
+    dalle2(folder, *scores, "--steps", "2/2/2", "--out", "scores.json")
+    found = json.loads((folder / "scores.json").read_text())
+    assert found["scores"]["full_stack"]["n"] == 2 and found["protocol"]["ema"]
