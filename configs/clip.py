@@ -1,4 +1,4 @@
-"""unCLIP App. C: the CLIP that is inverted (ViT-H/16, SAM aside). Variants: see VARIANTS.
+"""unCLIP App. C: the CLIP that is inverted, ViT-H/16. Variants: see VARIANTS.
 
 dalle2 train --config configs/clip.py:small --data SHARDS --workdir runs/clip
 """

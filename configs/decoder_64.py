@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 
 def paper():
-    """512 channels x (1, 2, 3, 4), three blocks a level, its own caption transformer."""
+    """512 channels x (1, 2, 3, 4), three blocks a level, a caption transformer."""
     return ConfigDict(
         {
             "stage": "decoder",

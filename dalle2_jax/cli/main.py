@@ -63,6 +63,14 @@ def main(argv=None):
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        place = error.filename or "a file"
+        print(
+            f"dalle2 {args.verb}: {place}: {error.strerror or error}; free space, mend "
+            "the permissions or choose another place, and run it again.",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

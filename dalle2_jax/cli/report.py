@@ -4,6 +4,8 @@ import platform
 import resource
 import sys
 
+from dalle2_jax.cli.quickstart import ACCEPTED, STAGES
+
 ROWS = {  # row of the grid -> what it is called there
     "real": "real pictures of the captions",
     "full_stack": "full stack: prior, decoder, upsampler",
@@ -17,7 +19,6 @@ NAMED = {
     "true_embedding": "true embedding",
 }
 COLUMNS = 10
-ACCEPTED = 0.85  # of a probe on held-out pairs; below it an attribute is not in z_i
 
 
 def write_report(plan, found, times):
@@ -100,7 +101,6 @@ def curves(plan, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from dalle2_jax.cli.quickstart import STAGES
     from dalle2_jax.train.metrics import read_metrics
 
     figure, panels = pyplot.subplots(1, len(STAGES), figsize=(14, 3))
@@ -154,10 +154,10 @@ def accuracy_table(report):
 
 def others_text(report):
     """Markdown: by how much this run is better than others in the same folder."""
-    ours = report["accuracy"]["all"]
+    ours = report["accuracy"].get("all", 0.0)
     lines = []
     for name, other in report["others"].items():
-        gain = 100 * (ours - other["accuracy"]["all"])
+        gain = 100 * (ours - other["accuracy"].get("all", 0.0))
         lines.append(
             f"- against `{name}`: all attributes right {100 * ours:.1f} % here, "
             f"{100 * other['accuracy']['all']:.1f} % there ({gain:+.1f} points)"

@@ -31,9 +31,15 @@ class Judgement(NamedTuple):
     scores: dict
 
 
+READABLE = ("simple", "pairs")  # worlds whose pictures can be read back
+
+
 def accuracy(specs, world, images):
-    """Fractions right by attribute, their standard errors, and n."""
-    right = score(specs, read(images, world))
+    """Fractions right by attribute, their standard errors, and n.
+
+    A world that cannot be read back (READABLE) has no attributes, only n.
+    """
+    right = score(specs, read(images, world)) if world in READABLE else {}
     mean = {name: float(values.mean()) for name, values in right.items()}
     n = len(specs)
     error = {name: float(np.sqrt(p * (1 - p) / n)) for name, p in mean.items()}

@@ -91,3 +91,11 @@ def test_an_unknown_flag_is_bad_usage():
 def test_doctor_finds_eight_devices(capsys):
     assert main(["doctor"]) == 0
     assert "all-reduce: 8, right" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "q"
+    assert main(["quickstart", "--out", str(place), "--minutes", "0.1"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "Not a directory" in err and str(place) in err
