@@ -27,12 +27,7 @@ def paper():
             "batch": 32768,
             "steps": 400_000,
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-            "vocab": 0,
-            "seed": 0,
-            "log_every": 100,
             "save_every": 2000,
-            "sample_every": 0,
-            "keep": 3,
         }
     )
 
@@ -79,7 +74,7 @@ def emoji():
     config = small()
     config.model.text.vocab = 2048
     config.data.group = 1
-    config.update(vocab=2048, steps=1500)
+    config.update(vocab=2048, steps=1000)
     return config
 
 

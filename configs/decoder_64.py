@@ -54,11 +54,8 @@ def paper():
             "batch": 2048,
             "steps": 800_000,
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-            "seed": 0,
-            "log_every": 100,
             "save_every": 2000,
             "sample_every": 10_000,
-            "keep": 3,
         }
     )
 
@@ -84,7 +81,6 @@ def small():
             "out_channels": 3,
             "context_width": 128,
             "updown": "conv",
-            "patch": 1,
             "dtype": "float32",
         },
     }
@@ -96,15 +92,15 @@ def small():
         "time_power": 0.7,
     }
     config.sampling = {
-        "steps": "20",
-        "guidance": 1.5,
+        "steps": "14",
+        "guidance": 3.0,
         "sampler": "ddim",
         "eta": 0.0,
         "clip": 1.0,
     }
     config.optim.update(rate=2e-3, warmup=100, final=0.05, ema=0.995)
     config.data = {"size": 32, "context": 20}
-    config.update(batch=16, steps=2500, save_every=500, log_every=50, sample_every=0)
+    config.update(batch=16, steps=2500, save_every=500, log_every=50)
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     return config
 
@@ -119,7 +115,7 @@ def small_paper():
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
-    config.update(steps=5000, sample_every=1000)
+    config.update(steps=4000, sample_every=1000)
     return config
 
 

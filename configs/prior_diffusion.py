@@ -38,11 +38,7 @@ def paper():
             "batch": 4096,
             "steps": 600_000,
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-            "seed": 0,
-            "log_every": 100,
             "save_every": 2000,
-            "sample_every": 0,
-            "keep": 3,
         }
     )
 
@@ -60,7 +56,7 @@ def small():
         "scale": 0.0,
         "dtype": "float32",
     }
-    config.sampling = {"steps": "25", "guidance": 1.0}
+    config.sampling = {"steps": "25", "guidance": 1.5}
     config.optim.update(rate=2e-3, warmup=30, final=0.02, beta2=0.99, clip=1.0)
     config.optim.update(decay=0.01, ema=0.99)
     config.data = {"size": 32, "context": 20}
@@ -69,14 +65,21 @@ def small():
     return config
 
 
-def emoji():
-    """For a thousand real pictures, seen again and again."""
+def pairs():
+    """For two objects and their relation: wider and deeper."""
     config = small()
-    config.steps = 2000
+    config.model.update(width=128, depth=3, context=20)
     return config
 
 
-VARIANTS = {"paper": paper, "small": small, "emoji": emoji}
+def emoji():
+    """For a thousand real pictures, seen again and again."""
+    config = small()
+    config.steps = 1500
+    return config
+
+
+VARIANTS = {"paper": paper, "small": small, "pairs": pairs, "emoji": emoji}
 
 
 def get_config(variant="paper"):

@@ -38,11 +38,8 @@ def paper():
             "batch": 1024,
             "steps": 1_000_000,
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-            "seed": 0,
-            "log_every": 100,
             "save_every": 2000,
             "sample_every": 10_000,
-            "keep": 3,
         }
     )
 
@@ -69,7 +66,7 @@ def small():
     config.sampling.steps = "8"
     config.optim.update(rate=2e-3, warmup=50, final=0.05, ema=0.99)
     config.data = {"size": 64, "context": 20}
-    config.update(batch=32, steps=450, save_every=200, log_every=20, sample_every=0)
+    config.update(batch=32, steps=450, save_every=200, log_every=20)
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     return config
 

@@ -8,16 +8,26 @@ from pathlib import Path
 from dalle2_jax.errors import BadInput
 
 
-def load_config(text, overrides=()):
-    """The ConfigDict of `path.py` or `path.py:variant`, with overrides applied.
+def load_run(text, overrides=()):
+    """The Run of `path.py` or `path.py:variant`, with overrides applied.
 
     Args:
         text: path of a file that defines get_config(variant), the variant optional.
         overrides: "--config.a.b=value" strings; values are Python literals or words.
+            Any field of the resolved run can be named, also one left at its default.
 
     Raises:
-        BadInput: no such file, no get_config, an unknown variant or field.
+        BadInput: no such file, no get_config, an unknown variant or field, a bad type.
     """
+    from dalle2_jax.train.run import as_dict, run_from
+
+    values = as_dict(run_from(_read(text)))
+    for override in overrides:
+        _apply(values, override)
+    return run_from(values)
+
+
+def _read(text):
     path, _, variant = str(text).partition(":")
     if not Path(path).is_file():
         raise BadInput(f"--config {path} does not exist; configs/ holds the paper's.")
@@ -25,36 +35,29 @@ def load_config(text, overrides=()):
     if "get_config" not in space:
         raise BadInput(f"{path} defines no get_config(); see configs/clip.py.")
     try:
-        config = space["get_config"](*([variant] if variant else []))
+        return space["get_config"](*([variant] if variant else []))
     except KeyError as error:
         raise BadInput(f"{path} has no variant {error}.") from error
-    for override in overrides:
-        _apply(config, override)
-    return config
 
 
-def _apply(config, override):
+def _apply(values, override):
     name, equals, text = override.removeprefix("--config.").partition("=")
     if not equals:
         raise BadInput(f"{override} has no value; write --config.{name}=VALUE.")
     *parents, last = name.split(".")
-    node, where = config, "config"
+    node, where = values, "config"
     for part in parents:
         node, where = _field(node, part, where), f"{where}.{part}"
     _field(node, last, where)
-    with node.unlocked():
-        try:
-            node[last] = _value(text)
-        except TypeError as error:
-            kind = type(node[last]).__name__
-            raise BadInput(f"{where}.{last} must be {kind}, not {text!r}.") from error
+    node[last] = _value(text)
 
 
 def _field(node, name, where):
-    names = list(node.keys()) if hasattr(node, "keys") else []
+    names = list(node) if isinstance(node, dict) else []
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}."
+        rest = f"it has {', '.join(names)}." if names else f"{where} is one value."
+        hint = f"did you mean {close[0]!r}?" if close else rest
         raise BadInput(f"{where}.{name} is not in the configuration; {hint}")
     return node[name]
 

@@ -35,25 +35,17 @@ class World:
     context: int
     steps: dict
     objects: int | None = None  # how many the captions that judge it have; None: any
+    prior: str = "small"  # variant of the prior's configuration
+
+
+def _steps(clip, prior, decoder, upsampler):
+    return dict(zip(STAGES, (clip, prior, decoder, upsampler)))
 
 
 WORLDS = {
-    "simple": World(
-        12, 16_000, 16, {"clip": 700, "prior": 300, "decoder": 2500, "upsampler": 450}
-    ),
-    "pairs": World(
-        15,
-        20_000,
-        20,
-        {"clip": 800, "prior": 400, "decoder": 3500, "upsampler": 450},
-        objects=2,
-    ),
-    "full": World(
-        60,
-        40_000,
-        48,
-        {"clip": 3000, "prior": 1500, "decoder": 12_000, "upsampler": 2000},
-    ),
+    "simple": World(12, 16_000, 16, _steps(700, 300, 2400, 300)),
+    "pairs": World(15, 20_000, 20, _steps(800, 500, 3000, 300), 2, "pairs"),
+    "full": World(60, 40_000, 48, _steps(3000, 1500, 12_000, 2000), None, "pairs"),
 }
 
 
@@ -160,11 +152,10 @@ def stage_run(plan, stage):
     """The Run of one stage: the small configuration, its steps scaled to the budget."""
     from importlib.resources import files
 
-    from dalle2_jax.cli.overrides import load_config
-    from dalle2_jax.train.run import run_from
+    from dalle2_jax.cli.overrides import load_run
 
     world = WORLDS[plan.world]
-    variant = plan.decoder if stage == "decoder" else "small"
+    variant = {"decoder": plan.decoder, "prior": world.prior}.get(stage, "small")
     path = files("dalle2_jax.configs") / CONFIGS[stage]
     steps = max(int(world.steps[stage] * plan.scale), 4)
     overrides = [f"steps={steps}", f"seed={plan.seed}", f"data.context={world.context}"]
@@ -173,7 +164,7 @@ def stage_run(plan, stage):
     if stage == "prior":
         overrides.append(f"model.context={world.context}")
     changes = [f"--config.{text}" for text in overrides]
-    return run_from(load_config(f"{path}:{variant}", changes))
+    return load_run(f"{path}:{variant}", changes)
 
 
 def make_data(plan):

@@ -28,16 +28,17 @@ def add_arguments(parser):
 def run(args):
     """Trains; prints the resolved configuration and a progress line."""
     from dalle2_jax.cli.machine import start_jax
-    from dalle2_jax.cli.overrides import load_config
+    from dalle2_jax.cli.overrides import load_run
 
     start_jax()
+    from ml_collections import ConfigDict
+
     from dalle2_jax.cli.progress import Progress
     from dalle2_jax.train.fit import Job, fit
-    from dalle2_jax.train.run import run_from
+    from dalle2_jax.train.run import as_dict
 
-    config = load_config(args.config, args.overrides)
-    print(config)
-    run = run_from(config)
+    run = load_run(args.config, args.overrides)
+    print(ConfigDict(as_dict(run)))
     model = args.model or args.workdir / "model"
     with Progress([(run.stage, run.steps)]) as progress:
         progress.begin(run.stage)

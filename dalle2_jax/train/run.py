@@ -74,7 +74,7 @@ class Run:
     mesh: MeshConfig = MeshConfig()
     vocab: int = 0  # CLIP only: size of a vocabulary to train where none is given
     seed: int = 0
-    log_every: int = 50
+    log_every: int = 100
     save_every: int = 1000
     sample_every: int = 0
     keep: int = 3  # checkpoints

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from dalle2_jax.cli.overrides import load_config
+from dalle2_jax.cli.overrides import load_run
 from dalle2_jax.components import initial_params, load_component
 from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.records import ShardSource
@@ -21,7 +21,7 @@ from dalle2_jax.train.fit import Job, fit
 from dalle2_jax.train.losses import LOSSES, worsen
 from dalle2_jax.train.metrics import read_metrics
 from dalle2_jax.train.optim import optimizer
-from dalle2_jax.train.run import Corrupt, run_from
+from dalle2_jax.train.run import Corrupt
 from dalle2_jax.train.state import create_state
 from dalle2_jax.train.step import jit_step
 
@@ -44,7 +44,7 @@ def tiny(stage, *changes):
     name, smaller = TINY[stage]
     usual = ["batch=8", "steps=4", "log_every=1", "save_every=100"]
     words = [f"--config.{c}" for c in (*usual, *smaller, *changes)]
-    return run_from(load_config(f"configs/{name}:small", words))
+    return load_run(f"configs/{name}:small", words)
 
 
 @pytest.fixture(scope="module")
