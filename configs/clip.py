@@ -62,7 +62,7 @@ def small():
         },
         "dtype": "float32",
     }
-    config.optim.update(rate=2e-3, warmup=50, final=0.01, decay=0.05, ema=0.99)
+    config.optim.update(rate=2e-3, warmup=50, final=0.01, decay=0.5, ema=0.99)
     config.data = {"size": 64, "context": 20, "group": 2}
     config.update(batch=256, steps=700, vocab=640, save_every=200, log_every=20)
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
