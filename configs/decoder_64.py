@@ -92,7 +92,7 @@ def small():
         "time_power": 0.7,
     }
     config.sampling = {
-        "steps": "14",
+        "steps": "12",
         "guidance": 3.0,
         "sampler": "ddim",
         "eta": 0.0,

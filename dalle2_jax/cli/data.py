@@ -1,7 +1,7 @@
 """`dalle2 data`: makes generated data sets, looks into shards, trains a tokenizer."""
 
 NAME = "data"
-HELP = "make captioned shapes, look into tar shards, train a tokenizer"
+HELP = "Make generated pictures, look into tar shards, train a tokenizer."
 EXAMPLE = "dalle2 data make-shapes --to shards --world simple --count 16000"
 CAPTION_SAMPLE = 20_000
 

@@ -186,10 +186,11 @@ def train_stage(plan, run, data, progress):
 
     model = plan.folder / "model"
     done = model / run.stage / "config.json"
-    progress.begin(run.stage)
     if done.is_file() and read_json(done, "remove it") == as_dict(run):
+        progress.say(f"{run.stage}: finished before")
         progress.finish(run.stage)
         return None
+    progress.begin(run.stage)
     began = time.monotonic()
     job = Job([str(path) for path in data], plan.folder / run.stage, model)
     spent = fit(run, job, progress.show)

@@ -18,7 +18,7 @@ from dalle2_jax.shard.mesh import MeshConfig
 from dalle2_jax.unclip import Sampling
 
 # What may change between a run and its resumption.
-FREE = ("log_every", "save_every", "sample_every", "keep", "mesh")
+FREE = ("log_every", "save_every", "sample_every", "keep", "mesh", "sampling")
 
 
 @dataclasses.dataclass(frozen=True)
