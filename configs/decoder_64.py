@@ -15,7 +15,6 @@ def paper():
             "model": {
                 "size": 64,
                 "clip": 1024,
-                "text_width": 2048,
                 "caption": {
                     "vocab": 49408,
                     "context": 256,

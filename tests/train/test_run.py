@@ -1,0 +1,50 @@
+"""Runs: every configuration in configs/ is one, and what makes two of them differ."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import pytest
+
+from dalle2_jax.cli.overrides import load_run
+from dalle2_jax.train.run import as_dict, difference, run_from
+from dalle2_jax.unclip import Sampling
+
+FILES = sorted(Path("configs").glob("*_*.py")) + [Path("configs/clip.py")]
+CHOICES = [
+    f"{path}:{variant}"
+    for path in FILES
+    if path.name != "__init__.py"
+    for variant in runpy.run_path(str(path))["VARIANTS"]
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_variant_is_a_run_and_survives_json(choice):
+    run = load_run(choice)
+    assert run_from(as_dict(run)) == run
+
+
+def test_the_paper_is_the_default_and_says_table_3():
+    prior = load_run("configs/prior_diffusion.py")
+    assert (prior.optim.rate, prior.optim.beta2, prior.batch) == (1.1e-4, 0.96, 4096)
+    decoder = load_run("configs/decoder_64.py")
+    assert decoder.model.unet.multiples == (1, 2, 3, 4) and decoder.steps == 800_000
+    assert (decoder.corrupt.drop_image, decoder.corrupt.drop_text) == (0.1, 0.5)
+    upsampler = load_run("configs/upsampler_256.py")
+    assert upsampler.model.unet.attend == () and upsampler.corrupt.crop == 0.25
+
+
+def test_an_override_reaches_fields_left_at_their_defaults():
+    run = load_run("configs/decoder_64.py:small", ["--config.model.unet.patch=2"])
+    assert run.model.unet.patch == 2
+
+
+def test_what_may_change_between_a_run_and_its_resumption():
+    run = load_run("configs/decoder_64.py:small")
+    assert difference(run, dataclasses.replace(run, keep=9, log_every=1)) is None
+    other = dataclasses.replace(run, sampling=Sampling(steps="3"))
+    assert difference(run, other) is None
+    optim = dataclasses.replace(run.optim, rate=1.0)
+    assert difference(run, dataclasses.replace(run, optim=optim)) == "config.optim.rate"
+    assert difference(run, dataclasses.replace(run, steps=3)) == "config.steps"
