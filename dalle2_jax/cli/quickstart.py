@@ -86,7 +86,7 @@ def run(args):
         for stage in STAGES:
             spent = train_stage(plan, runs[stage], data, progress)
             if spent:
-                times[stage] = spent
+                times[stage] = added(times.get(stage, {}), spent)
                 write_json(times_file, times)
             if stage == "clip":
                 probes = probe_clip(plan, progress.say)
@@ -176,6 +176,11 @@ def make_data(plan):
         f"data: {plan.count} captioned pictures of the world {plan.world!r}", flush=True
     )
     return make_shapes(plan.world, plan.count, seed=0, out_dir=folder)
+
+
+def added(before, now):
+    """Seconds by phase of a stage that was interrupted: the sum of its parts."""
+    return {name: before.get(name, 0.0) + value for name, value in now.items()}
 
 
 def train_stage(plan, run, data, progress):
