@@ -11,6 +11,7 @@ XMP = """<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
  xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
  Iptc4xmpExt:DigitalSourceType="{source}"/></rdf:RDF></x:xmpmeta>
 <?xpacket end="w"?>"""
+LINES = 4  # of a caption, at most
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
@@ -45,22 +46,21 @@ def contact_sheet(pictures, captions, columns, rows=None, side=128):
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(11)
-    margin, gap, text = (110 if rows else 8), 8, 46
-    count = -(-len(pictures) // columns)
-    size = (margin + columns * (side + gap), 8 + count * (side + text))
-    sheet = Image.new("RGB", size, "white")
+    margin, gap = (110 if rows else 8), 8
+    lines = [textwrap.wrap(caption, side // 6)[:LINES] for caption in captions]
+    starts = range(0, len(pictures), columns)
+    text = [13 * max(map(len, lines[i : i + columns])) + gap for i in starts]
+    tops = np.cumsum([gap, *(side + height for height in text)])
+    sheet = Image.new("RGB", (margin + columns * (side + gap), int(tops[-1])), "white")
     pen = ImageDraw.Draw(sheet)
-    for i, (picture, caption) in enumerate(zip(pictures, captions)):
-        y, x = divmod(i, columns)
-        corner = (margin + x * (side + gap), 8 + y * (side + text))
+    for i, (picture, words) in enumerate(zip(pictures, lines)):
+        x, y = margin + i % columns * (side + gap), int(tops[i // columns])
         shown = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
-        sheet.paste(shown, corner)
-        lines = textwrap.wrap(caption, side // 6)[:3]
-        below = (corner[0], corner[1] + side + 2)
-        pen.multiline_text(below, "\n".join(lines), "black", font, spacing=1)
-    for y, name in enumerate(rows or ()):
-        lines = "\n".join(textwrap.wrap(name, 16))
+        sheet.paste(shown, (x, y))
         pen.multiline_text(
-            (6, 8 + y * (side + text) + side // 2 - 8), lines, "black", font
+            (x, y + side + 2), "\n".join(words), "black", font, spacing=1
         )
+    for top, name in zip(tops, rows or ()):
+        label = "\n".join(textwrap.wrap(name, 16))
+        pen.multiline_text((6, int(top) + side // 2 - 16), label, "black", font)
     return np.asarray(sheet)
