@@ -17,7 +17,9 @@ class MetricsFile:
     def __init__(self, workdir, step):
         self.path = workdir / "metrics.jsonl"
         kept = [m for m in read_metrics(self.path) if m["step"] <= step]
-        self.path.write_text("".join(json.dumps(m) + "\n" for m in kept))
+        draft = self.path.with_name(".metrics.jsonl.new")
+        draft.write_text("".join(json.dumps(m) + "\n" for m in kept))
+        draft.replace(self.path)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(workdir / "logs"), purge_step=step + 1)
 
@@ -33,6 +35,7 @@ class MetricsFile:
         self.board.add_image(name, image, step, dataformats="HWC")
 
     def close(self):
+        """Flushes and closes both."""
         self.file.close()
         self.board.close()
 
