@@ -74,7 +74,7 @@ def emoji():
     config = small()
     config.model.text.vocab = 2048
     config.data.group = 1
-    config.update(vocab=2048, steps=800)
+    config.update(vocab=2048, steps=600)
     return config
 
 

@@ -114,7 +114,7 @@ def small_paper():
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
-    config.update(steps=3000, sample_every=1000)
+    config.update(steps=2000, sample_every=1000)
     return config
 
 

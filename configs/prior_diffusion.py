@@ -75,7 +75,7 @@ def pairs():
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
-    config.steps = 1000
+    config.steps = 600
     return config
 
 

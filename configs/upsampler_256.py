@@ -74,7 +74,7 @@ def small():
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
-    config.update(steps=500, sample_every=500)
+    config.update(steps=300, sample_every=300)
     return config
 
 
