@@ -111,6 +111,20 @@ def small_paper():
     return config
 
 
+def pairs():
+    """`small` for two objects: z_i whitened, as the second object's share is small."""
+    config = small()
+    config.model.whiten = True
+    return config
+
+
+def pairs_paper():
+    """`pairs` with the paper's own conditioning alone."""
+    config = pairs()
+    config.model.spatial_map = 0
+    return config
+
+
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
@@ -118,7 +132,14 @@ def emoji():
     return config
 
 
-VARIANTS = {"paper": paper, "small": small, "small_paper": small_paper, "emoji": emoji}
+VARIANTS = {
+    "paper": paper,
+    "small": small,
+    "small_paper": small_paper,
+    "pairs": pairs,
+    "pairs_paper": pairs_paper,
+    "emoji": emoji,
+}
 
 
 def get_config(variant="paper"):

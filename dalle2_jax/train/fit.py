@@ -29,8 +29,9 @@ from dalle2_jax.train.metrics import Clock, Feed, MetricsFile, log_hook
 from dalle2_jax.train.optim import optimizer
 from dalle2_jax.train.run import as_dict, difference, run_from
 from dalle2_jax.train.samples import sample_hook
-from dalle2_jax.train.state import create_state, state_layout
+from dalle2_jax.train.state import create_state, fresh_state, state_layout
 from dalle2_jax.train.step import jit_step
+from dalle2_jax.train.whiten import whitening
 
 
 class Job(NamedTuple):
@@ -70,7 +71,15 @@ def fit(run, job, show=None):
     tx = optimizer(run.optim, run.steps)
     loss = LOSSES[run.stage](run, clip_cfg)
     checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
-    state, position = begin(run, tx, mesh, checkpoints)
+
+    def fresh_params():
+        params = initial_params(run.stage, run.model, run.seed)
+        if run.stage == "decoder" and run.model.whiten:
+            batches = open_batches(run, source, tokenizer, 0)
+            params["whiten"] = whitening(batches, clip_cfg, frozen["clip"])
+        return params
+
+    state, position = begin(run, tx, mesh, checkpoints, fresh_params)
     step = jit_step(state, mesh, loss=loss, tx=tx, decay=run.optim.ema)
     batches = open_batches(run, source, tokenizer, position)
     feed = Feed(batches, functools.partial(to_devices, mesh))
@@ -154,20 +163,17 @@ def borrow_clip(run, job, mesh):
     return clip.cfg, jax.device_put({"clip": clip.params}, replicated(mesh))
 
 
-def begin(run, tx, mesh, checkpoints):
+def begin(run, tx, mesh, checkpoints, fresh_params):
     """The newest intact state and its data position, or a fresh state and 0."""
-
-    def fresh():
-        return create_state(initial_params(run.stage, run.model, run.seed), tx, mesh)
-
     if not checkpoints.manager.all_steps():
-        return fresh(), 0
-    shapes = jax.eval_shape(fresh)
-    layout = state_layout(shapes, mesh)
+        return create_state(fresh_params(), tx, mesh), 0
+    shapes = jax.eval_shape(
+        lambda: fresh_state(initial_params(run.stage, run.model, run.seed), tx)
+    )
     like = jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
         shapes,
-        layout,
+        state_layout(shapes, mesh),
     )
     return checkpoints.restore(like)
 

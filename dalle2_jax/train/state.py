@@ -32,12 +32,13 @@ def create_state(params, tx, mesh):
         tx: optax gradient transformation.
         mesh: the run's mesh.
     """
-    shapes = jax.eval_shape(lambda p: _fresh(p, tx), params)
+    shapes = jax.eval_shape(lambda p: fresh_state(p, tx), params)
     layout = state_layout(shapes, mesh)
     params = jax.device_put(params, layout.params)
-    return jax.jit(lambda p: _fresh(p, tx), out_shardings=layout)(params)
+    return jax.jit(lambda p: fresh_state(p, tx), out_shardings=layout)(params)
 
 
-def _fresh(params, tx):
+def fresh_state(params, tx):
+    """The state before the first step, on whatever device the parameters are."""
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params))
