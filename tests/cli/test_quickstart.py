@@ -41,6 +41,8 @@ def folder(tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # background jobs of a shell ignore ctrl-C, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     begun = folder / "q/simple-0.5min-seed0/decoder/config.json"
     while process.poll() is None and not begun.is_file():
