@@ -115,6 +115,7 @@ def pairs():
     """`small` for two objects: z_i whitened, as the second object's share is small."""
     config = small()
     config.model.whiten = True
+    config.sampling.guidance = 1.5
     return config
 
 

@@ -69,6 +69,7 @@ def pairs():
     """For two objects and their relation: wider and deeper."""
     config = small()
     config.model.update(width=128, depth=3, context=20)
+    config.sampling.guidance = 1.0
     return config
 
 
