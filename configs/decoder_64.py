@@ -129,6 +129,7 @@ def pairs_paper():
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
+    config.sampling.guidance = 1.5
     config.update(steps=2000, sample_every=1000)
     return config
 
