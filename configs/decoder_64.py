@@ -112,9 +112,8 @@ def small_paper():
 
 
 def pairs():
-    """`small` for two objects: z_i whitened, as the second object's share is small."""
+    """`small` for two objects: less guidance, which helps to bind colours to them."""
     config = small()
-    config.model.whiten = True
     config.sampling.guidance = 1.5
     return config
 

@@ -26,8 +26,6 @@ class DecoderConfig:
     pooled_text: the caption's vector joins the time embedding too. null: what replaces
     a dropped z_i. spatial_map: channels of a map of size x size made from z_i by an MLP
     and concatenated to x_t; not in the paper, it teaches small decoders shapes.
-    whiten: a linear layer in front of all routes of z_i, started by training at the PCA
-    whitening of the embeddings, so that directions of little variance count as much.
     """
 
     size: int
@@ -39,7 +37,6 @@ class DecoderConfig:
     pooled_text: bool = False
     spatial_map: int = 0
     null: str = "learned"
-    whiten: bool = False
 
     def __post_init__(self):
         assert self.null in ("learned", "zeros"), "null is learned or zeros"
@@ -160,11 +157,9 @@ class Decoder(nn.Module):
         cfg, null = self.cfg, jnp.zeros(self.cfg.clip)
         if cfg.null == "learned":
             null = self.param("null_image", nn.initializers.normal(0.02), (cfg.clip,))
-        z_image = cond.z_image
-        if cond.keep_image is not None:
-            keep = cond.keep_image.astype(bool)[:, None]
-            z_image = jnp.where(keep, z_image, null)
-        return nn.Dense(cfg.clip, name="whiten")(z_image) if cfg.whiten else z_image
+        if cond.keep_image is None:
+            return cond.z_image
+        return jnp.where(cond.keep_image.astype(bool)[:, None], cond.z_image, null)
 
     def _image(self, z_image):
         """z_image [b, clip] -> time [b, 4 channels], tokens [b, n, d] or None."""

@@ -31,7 +31,6 @@ from dalle2_jax.train.run import as_dict, difference, run_from
 from dalle2_jax.train.samples import sample_hook
 from dalle2_jax.train.state import create_state, fresh_state, state_layout
 from dalle2_jax.train.step import jit_step
-from dalle2_jax.train.whiten import whitening
 
 
 class Job(NamedTuple):
@@ -71,15 +70,7 @@ def fit(run, job, show=None):
     tx = optimizer(run.optim, run.steps)
     loss = LOSSES[run.stage](run, clip_cfg)
     checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
-
-    def fresh_params():
-        params = initial_params(run.stage, run.model, run.seed)
-        if run.stage == "decoder" and run.model.whiten:
-            batches = open_batches(run, source, tokenizer, 0)
-            params["whiten"] = whitening(batches, clip_cfg, frozen["clip"])
-        return params
-
-    state, position = begin(run, tx, mesh, checkpoints, fresh_params)
+    state, position = begin(run, tx, mesh, checkpoints)
     step = jit_step(state, mesh, loss=loss, tx=tx, decay=run.optim.ema)
     batches = open_batches(run, source, tokenizer, position)
     feed = Feed(batches, functools.partial(to_devices, mesh))
@@ -163,13 +154,12 @@ def borrow_clip(run, job, mesh):
     return clip.cfg, jax.device_put({"clip": clip.params}, replicated(mesh))
 
 
-def begin(run, tx, mesh, checkpoints, fresh_params):
+def begin(run, tx, mesh, checkpoints):
     """The newest intact state and its data position, or a fresh state and 0."""
+    params = initial_params(run.stage, run.model, run.seed)
     if not checkpoints.manager.all_steps():
-        return create_state(fresh_params(), tx, mesh), 0
-    shapes = jax.eval_shape(
-        lambda: fresh_state(initial_params(run.stage, run.model, run.seed), tx)
-    )
+        return create_state(params, tx, mesh), 0
+    shapes = jax.eval_shape(lambda p: fresh_state(p, tx), params)
     like = jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
         shapes,
