@@ -10,6 +10,11 @@ import time
 import pytest
 
 WORDS = ["quickstart", "--minutes", "0.5", "--captions", "4", "--out", "q"]
+# Background jobs of a shell ignore ctrl-C, and children inherit that.
+LISTENING = (
+    "import signal, sys; from dalle2_jax.cli.main import main;"
+    "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
+)
 
 
 def environment():
@@ -35,14 +40,12 @@ def folder(tmp_path_factory):
     """A finished quickstart that was interrupted once while a stage trained."""
     folder = tmp_path_factory.mktemp("first")
     process = subprocess.Popen(
-        [sys.executable, "-m", "dalle2_jax.cli.main", *WORDS],
+        [sys.executable, "-c", LISTENING, *WORDS],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # background jobs of a shell ignore ctrl-C, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     begun = folder / "q/simple-0.5min-seed0/decoder/config.json"
     while process.poll() is None and not begun.is_file():
