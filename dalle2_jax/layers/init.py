@@ -50,8 +50,8 @@ RULES = [  # first match wins; a stacked leaf has the depth of its stack in fron
     (r".*\bconv_2/kernel|.*\bhead/conv/kernel", _zeros),
     (r".*\b(down_\d+|middle|up_\d+)/attention(_\d+)?/out/kernel", _zeros),
     (r".*\bkernel", _fan_in),
-    (r".*\b(bias|clip_mean)", _zeros),
-    (r".*\b(scale|clip_std)", _ones),
+    (r".*\b(bias|mean|clip_mean)", _zeros),
+    (r".*\b(scale|variance|clip_std)", _ones),
     (r".*\b(embedding|positions|padding|class_token|query|null_\w+)", _small),
     (r".*\blog_scale", _temperature),
 ]
