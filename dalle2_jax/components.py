@@ -35,6 +35,9 @@ STAGES = {  # configuration, network, shapes of its arguments
     "prior": (PriorConfig, Prior, diffusion.example),
     "decoder": (DecoderConfig, Decoder, decoder.example),
     "upsampler": (UpsamplerConfig, Upsampler, upsampler.example),
+    # another network for the last step of the upsampler's walk (Karlo)
+    "upsampler_last": (UpsamplerConfig, Upsampler, upsampler.example),
+    "upsampler_2": (UpsamplerConfig, Upsampler, upsampler.example),  # 256 -> 1024
 }
 
 

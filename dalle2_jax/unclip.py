@@ -1,7 +1,8 @@
 """unCLIP §2: P(x|y) = P(x|z_i, y) P(z_i|y). Captions to pictures, stage after stage.
 
 The stages speak unit vectors: z_i and z_t leave CLIP normalised, the prior returns a
-normalised z_i. Scaling for a network happens at its door, in this file.
+normalised z_i (unless ClipConfig.unit is off). Scaling for a network happens at its
+door, in this file.
 """
 
 import dataclasses
@@ -29,18 +30,18 @@ from dalle2_jax.prior.best_of_two import closest
 from dalle2_jax.prior.diffusion import Prior, Text, from_scaled
 from dalle2_jax.prior.diffusion import nothing as no_text
 
-CANDIDATES = 2  # unCLIP §2.2: draw two z_i, keep the one closer to z_t
-
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How one diffusion stage is walked (unCLIP Table 3)."""
+    """How one stage is sampled (unCLIP Table 3)."""
 
     steps: str = "250"  # respacing: "250", "ddim25", "10,10,3,2,2", "fast27"
     guidance: float = 1.0  # 1: none, one network call per step
     eta: float = 1.0  # DDIM's eta; "ancestral" ignores it
     sampler: str = "ancestral"  # or "ddim"
     clip: float = 0.0  # bound on predicted x_0; 0: none
+    empty: bool = False  # guidance away from the empty caption, not from a dropped one
+    candidates: int = 2  # diffusion prior: draws per z_i; the closest to z_t is kept
 
     def __post_init__(self):
         known = ("ancestral", "ddim")
@@ -48,13 +49,14 @@ class Sampling:
 
 
 class Caption(NamedTuple):
-    """What CLIP says of captions.
+    """What CLIP says of captions, or any other conditioning sequence of a prior.
 
-    tokens int32 [b, n]; pooled float32 [b, clip], unit norm; states [b, n, width];
-    mask bool [b, n], true up to and including the end mark.
+    tokens int32 [b, n], None where the states are not a caption's; pooled float32
+    [b, clip], unit norm; states [b, n, width]; mask bool [b, n], true up to and
+    including the end mark.
     """
 
-    tokens: jax.Array
+    tokens: jax.Array | None
     pooled: jax.Array
     states: jax.Array
     mask: jax.Array
@@ -63,52 +65,64 @@ class Caption(NamedTuple):
 class UnCLIP(NamedTuple):
     """A loaded model directory; a stage that it does not hold is None."""
 
-    clip: Any
-    prior: Any
-    decoder: Any
-    upsampler: Any
-    tokenizer: Any
+    clip: Any = None
+    prior: Any = None
+    decoder: Any = None
+    upsampler: Any = None
+    upsampler_last: Any = None
+    upsampler_2: Any = None
+    tokenizer: Any = None
 
 
 def load(folder):
     """The components and tokenizer of a model directory.
 
     Raises:
-        BadInput: the directory holds no component, or one cannot be read.
+        BadInput: the directory holds no component, or one cannot be read, or its two
+            networks for one upsampler have not the same sizes.
     """
-    found = components_of(folder)
+    found = [stage for stage in components_of(folder) if stage in UnCLIP._fields]
     if not found:
         raise BadInput(f"{folder} is no model directory: it holds no component.")
     parts = {stage: load_component(folder, stage) for stage in found}
-    stages = [parts.get(s) for s in ("clip", "prior", "decoder", "upsampler")]
-    return UnCLIP(*stages, tokenizer=Tokenizer.load(f"{folder}/tokenizer"))
+    first, last = parts.get("upsampler"), parts.get("upsampler_last")
+    if last is not None and (first is None or first.cfg != last.cfg):
+        raise BadInput(
+            f"{folder}/upsampler_last/config.json does not fit {folder}/upsampler: "
+            "both take steps of one walk; import them together."
+        )
+    return UnCLIP(**parts, tokenizer=Tokenizer.load(f"{folder}/tokenizer"))
 
 
 def encode_captions(cfg, params, tokens):
     """tokens int32 [b, n] -> Caption."""
     text = Clip(cfg).apply({"params": params}, tokens, method="encode_text")
     mask = jnp.arange(tokens.shape[1]) <= tokens.argmax(-1)[:, None]
-    return Caption(tokens, normalised(text.pooled), text.states, mask)
+    pooled = normalised(text.pooled) if cfg.unit else text.pooled
+    return Caption(tokens, pooled, text.states, mask)
 
 
 def encode_images(cfg, params, image):
     """image float32 [b, y, x, 3] in [-1, 1], any size -> z_i [b, clip], unit norm."""
     pixels = preprocess(cfg.image, image)
     z_image = Clip(cfg).apply({"params": params}, pixels, method="encode_image")
-    return normalised(z_image)
+    return normalised(z_image) if cfg.unit else z_image
 
 
-def prior_text(caption):
-    """The prior's view of captions."""
-    keep = jnp.ones(len(caption.tokens))
+def prior_text(caption, null="learned"):
+    """The prior's view of captions; null: PriorConfig.null."""
+    keep = jnp.ones(len(caption.pooled)) if null == "learned" else None
     return Text(caption.pooled, caption.states, caption.mask, keep)
 
 
-def decoder_condition(caption, z_image):
-    """The decoder's view of captions and unit z_i [b, clip], scaled to variance 1."""
+def decoder_condition(caption, z_image, unit=True):
+    """The decoder's view of captions and z_i [b, clip].
+
+    unit: z_i has norm 1 and is scaled to variance 1; else it is left as it is.
+    """
     keep = jnp.ones(len(z_image))
     return Condition(
-        z_image=z_image * z_image.shape[-1] ** 0.5,
+        z_image=z_image * z_image.shape[-1] ** 0.5 if unit else z_image,
         pooled=caption.pooled,
         states=caption.states,
         tokens=caption.tokens,
@@ -125,12 +139,18 @@ def sample_keys(seed, first, count):
     return jax.vmap(lambda i: jax.random.fold_in(root, i))(index)
 
 
-def _walk(model, noise, how, x_T, keys):
+def _walk(model, noise, how, x, keys, last=None):
+    """x_T to x_0 along the table; `last`, where given, takes the last row alone."""
     step = ddpm if how.sampler == "ancestral" else ddim(how.eta)
-    denoise = denoiser(model, noise, how.clip or None)
-    return sample(
-        step, denoise, x_T, rows(noise.schedule, noise.steps, how.steps), keys
-    )
+    table = rows(noise.schedule, noise.steps, how.steps)
+    parts = [(model, slice(None))]
+    if last is not None:
+        parts = [(model, slice(-1)), (last, slice(-1, None))]
+    for network, part in parts:
+        denoise = denoiser(network, noise, how.clip or None)
+        some = jax.tree.map(lambda column, part=part: column[part], table)
+        x = sample(step, denoise, x, some, keys)
+    return x
 
 
 def _stage_keys(keys, number):
@@ -138,46 +158,98 @@ def _stage_keys(keys, number):
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
-def sample_prior(params, caption, keys, *, cfg, noise, how):
-    """unCLIP §2.2: z_i given Caption, the better of two draws: [b, clip], unit norm."""
-    twice = jax.tree.map(lambda x: jnp.concatenate([x] * CANDIDATES), caption)
-    text = prior_text(twice)
-    keys = jnp.concatenate([_stage_keys(keys, 100 + i) for i in range(CANDIDATES)])
+def sample_prior(params, caption, keys, *, cfg, noise, how, empty=None):
+    """unCLIP §2.2: z_i of each caption, the best of `how.candidates` draws.
+
+    It needs no CLIP and no caption: Caption(None, pooled, states, mask) with states
+    [b, cfg.context, cfg.text_width] of any origin and pooled [b, cfg.clip] will do.
+
+    Args:
+        params: of Prior(cfg).
+        caption: Caption of b samples.
+        keys: [b]; sample i depends on caption i and key i alone.
+        cfg, noise, how: PriorConfig, Noise and Sampling, static.
+        empty: Caption [1, ...] of the empty caption, what guidance contrasts with where
+            cfg.null or how.empty ask for it.
+
+    Returns:
+        float32 [b, clip], unit norm; a whitened prior gives the length too.
+
+    Raises:
+        BadInput: guidance needs `empty` and it is not there.
+    """
+    count = how.candidates
+    many = jax.tree.map(lambda x: jnp.concatenate([x] * count), caption)
+    text, null = prior_text(many, cfg.null), None
+    keys = jnp.concatenate([_stage_keys(keys, 100 + i) for i in range(count)])
 
     def predict(z_noised, t, text):
         return Prior(cfg).apply({"params": params}, z_noised, t, text)
 
-    model = guided(predict, text, no_text(text), how.guidance)
+    if how.guidance != 1 and (how.empty or cfg.null == "empty"):
+        null = prior_text(_like(empty, many), cfg.null)
+    elif how.guidance != 1:
+        null = no_text(text)
+    model = guided(predict, text, null, how.guidance)
     z = _walk(model, noise, how, initial_noise(keys, (cfg.clip,)), keys)
-    z = normalised(from_scaled(cfg, params, z)).reshape(CANDIDATES, -1, cfg.clip)
-    return closest(z, caption.pooled)
+    z = from_scaled(cfg, params, z)
+    z = (z if cfg.whiten else normalised(z)).reshape(count, -1, cfg.clip)
+    return closest(z, caption.pooled) if count > 1 else z[0]
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
-def sample_decoder(params, condition, keys, *, cfg, noise, how):
-    """unCLIP §2.1: pictures given Condition: float32 [b, size, size, 3] in [-1, 1]."""
+def sample_decoder(params, condition, keys, *, cfg, noise, how, empty=None):
+    """unCLIP §2.1: pictures given Condition: float32 [b, size, size, 3] in [-1, 1].
+
+    empty: Caption [1, ...] of the empty caption; with how.empty guidance contrasts with
+    it instead of with no caption at all.
+    """
     keys = _stage_keys(keys, 200)
 
     def predict(x_t, t, condition):
         return Decoder(cfg).apply({"params": params}, x_t, t, condition)
 
     null = no_condition(condition)
+    if how.empty and how.guidance != 1:
+        blank = _like(empty, condition)
+        null = condition._replace(
+            tokens=blank.tokens,
+            pooled=blank.pooled,
+            states=blank.states,
+            mask=blank.mask,
+            keep_image=null.keep_image,
+        )
     model = guided(predict, condition, null, how.guidance, noise.learned_variance)
     x_T = initial_noise(keys, (cfg.size, cfg.size, 3))
     return jnp.clip(_walk(model, noise, how, x_T, keys), -1, 1)
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
-def sample_upsampler(params, low_res, keys, *, cfg, noise, how):
-    """unCLIP §2.1: low_res [b, y, x, 3] -> [b, factor y, factor x, 3], in [-1, 1]."""
+def sample_upsampler(params, low_res, keys, *, cfg, noise, how, last=None):
+    """unCLIP §2.1: low_res [b, y, x, 3] -> [b, factor y, factor x, 3], in [-1, 1].
+
+    last: parameters of another network of the same sizes, for the last step (Karlo).
+    """
     keys = _stage_keys(keys, 300)
 
-    def model(x_t, t):
-        return Upsampler(cfg).apply({"params": params}, x_t, t, low_res)
+    def network(params):
+        return lambda x_t, t: Upsampler(cfg).apply({"params": params}, x_t, t, low_res)
 
     shape = (low_res.shape[1] * cfg.factor, low_res.shape[2] * cfg.factor, 3)
     x_T = initial_noise(keys, shape)
-    return jnp.clip(_walk(model, noise, how, x_T, keys), -1, 1)
+    end = None if last is None else network(last)
+    return jnp.clip(_walk(network(params), noise, how, x_T, keys, end), -1, 1)
+
+
+def _like(empty, batch):
+    """The empty caption [1, ...], repeated to the length of a batch."""
+    if empty is None:
+        raise BadInput(
+            "guidance by this component contrasts with the empty caption: give "
+            "`empty`, or set guidance to 1."
+        )
+    count = len(batch.pooled)
+    return jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), empty)
 
 
 def sampling_of(component):
@@ -215,22 +287,46 @@ def draw(model, tokens, keys, how, z_image=None, route="prior"):
     Returns:
         Pictures float32 [b, y, x, 3] in [-1, 1], of the last stage present.
     """
-    caption = jax.jit(encode_captions, static_argnums=0)(
-        model.clip.cfg, model.clip.params, tokens
-    )
+    caption, empty = _captions(model, tokens)
     if route == "prior":
-        z_image = run_stage(sample_prior, model.prior, caption, keys, how.get("prior"))
+        function = functools.partial(sample_prior, empty=empty)
+        z_image = run_stage(function, model.prior, caption, keys, how.get("prior"))
     if route in ("text", "none"):
         z_image = caption.pooled
-    condition = decoder_condition(caption, z_image)
+    condition = decoder_condition(caption, z_image, model.clip.cfg.unit)
     if route == "none":
         condition = condition._replace(keep_image=jnp.zeros(len(z_image)))
-    decoder = model.decoder
-    image = run_stage(sample_decoder, decoder, condition, keys, how.get("decoder"))
-    if model.upsampler is not None:
-        upsampler, way = model.upsampler, how.get("upsampler")
-        image = run_stage(sample_upsampler, upsampler, image, keys, way)
+    function = functools.partial(sample_decoder, empty=empty)
+    image = run_stage(function, model.decoder, condition, keys, how.get("decoder"))
+    return upsample(model, image, keys, how)
+
+
+def upsample(model, image, keys, how):
+    """Pictures of the decoder through every upsampler that the model holds.
+
+    Args: as in `draw`; image float32 [b, y, x, 3] in [-1, 1].
+    """
+    first, last, second = model.upsampler, model.upsampler_last, model.upsampler_2
+    if first is not None:
+        params = None if last is None else last.params
+        function = functools.partial(sample_upsampler, last=params)
+        image = run_stage(function, first, image, keys, how.get("upsampler"))
+    if second is not None:
+        keys, way = _stage_keys(keys, 400), how.get("upsampler_2")
+        image = run_stage(sample_upsampler, second, image, keys, way)
     return image
+
+
+def _captions(model, tokens):
+    """Caption of the tokens [b, n], and that of the empty caption, [1, ...]."""
+    blank = model.tokenizer.encode([""], tokens.shape[1])
+    encode = jax.jit(encode_captions, static_argnums=0)
+    both = jnp.concatenate([jnp.asarray(tokens), blank])
+    found = encode(model.clip.cfg, model.clip.params, both)
+    return (
+        jax.tree.map(lambda x: x[:-1], found),
+        jax.tree.map(lambda x: x[-1:], found),
+    )
 
 
 def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image=None):

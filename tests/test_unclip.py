@@ -26,10 +26,15 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.prior.diffusion import PriorConfig
 from dalle2_jax.unclip import (
+    Caption,
     Sampling,
+    decoder_condition,
+    encode_captions,
     generate,
     load,
+    sample_keys,
     sample_prior,
+    sample_upsampler,
     to_uint8,
 )
 
@@ -92,8 +97,6 @@ def test_every_route_of_z_image_is_another_picture(folder):
 
 
 def test_prior_returns_unit_vectors_closer_than_a_single_draw(folder):
-    from dalle2_jax.unclip import encode_captions, sample_keys
-
     model = load(folder)
     tokens = jnp.asarray(model.tokenizer.encode(CAPTIONS, 12))
     caption = encode_captions(model.clip.cfg, model.clip.params, tokens)
@@ -107,6 +110,78 @@ def test_prior_returns_unit_vectors_closer_than_a_single_draw(folder):
         how=how,
     )
     np.testing.assert_allclose(jnp.linalg.norm(z, axis=-1), 1, rtol=1e-5)
+
+
+def test_a_prior_alone_takes_any_conditioning_sequence():
+    cfg = PriorConfig(8, 32, 1, 2, context=5, text_width=6)
+    params, keys = initial_params("prior", cfg, 0), sample_keys(0, 0, 3)
+    k_pooled, k_states = jax.random.split(jax.random.key(1))
+    given = Caption(
+        None,
+        jax.random.normal(k_pooled, (3, 8)),
+        jax.random.normal(k_states, (3, 5, 6)),
+        jnp.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]], bool),
+    )
+    static = {"cfg": cfg, "noise": Noise(predicts="x0"), "how": Sampling("4", 2.0)}
+    z = sample_prior(params, given, keys, **static)
+    np.testing.assert_allclose(jnp.linalg.norm(z, axis=-1), 1, rtol=1e-5)
+    other = given._replace(states=given.states.at[1, 2:].set(7.0))  # behind the mask
+    np.testing.assert_allclose(
+        sample_prior(params, other, keys, **static), z, atol=1e-5
+    )
+    heard = given._replace(states=given.states.at[1, 1:].set(7.0))
+    apart = jnp.abs(sample_prior(params, heard, keys, **static) - z).max(-1)
+    assert apart[1] > 1e-3 and apart[0] < 1e-5 and apart[2] < 1e-5
+
+
+def test_the_last_step_of_the_upsampler_may_have_its_own_network(folder, tmp_path):
+    model, keys = load(folder), sample_keys(0, 0, 2)
+    part, other = model.upsampler, initial_params("upsampler", CFG["upsampler"], seed=9)
+    low = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1)
+    static = {"cfg": part.cfg, "noise": part.noise}
+    walk = lambda p, steps, last: sample_upsampler(  # noqa: E731
+        p, low, keys, **static, how=Sampling(steps=steps), last=last
+    )
+    plain_walk = walk(part.params, "4", None)
+    np.testing.assert_allclose(
+        walk(part.params, "4", part.params), plain_walk, atol=1e-5
+    )
+    assert jnp.abs(walk(part.params, "4", other) - plain_walk).max() > 1e-3
+    np.testing.assert_allclose(
+        walk(part.params, "1", other), walk(other, "1", None), atol=1e-5
+    )
+    with pytest.raises(BadInput, match="upsampler_last"):
+        (tmp_path / "upsampler_last").symlink_to(folder / "upsampler")
+        load(tmp_path)
+
+
+def test_a_second_upsampler_comes_after_the_first(folder):
+    model = load(folder)
+    twice = model._replace(upsampler_2=model.upsampler)
+    assert pictures(twice, CAPTIONS[:2], 2).shape == (2, 32, 32, 3)
+
+
+def test_guidance_may_contrast_with_the_empty_caption(folder):
+    model, count = load(folder), 2
+    usual = pictures(model, CAPTIONS[:count], count)
+    ways = {s: Sampling("4", 2.0, clip=1.0, empty=True) for s in ("prior", "decoder")}
+    for stage, way in ways.items():
+        other = pictures(model, CAPTIONS[:count], count, how={stage: way})
+        assert not np.array_equal(other, usual)
+    # in front of the empty caption itself there is no contrast, whatever the scale
+    weak, strong = (dataclasses.replace(ways["prior"], guidance=g) for g in (2.0, 9.0))
+    blank = [pictures(model, [""], 1, how={"prior": way}) for way in (weak, strong)]
+    assert np.abs(blank[0].astype(int) - blank[1]).max() <= 1
+
+
+def test_embeddings_of_clips_that_are_not_normalised_stay_as_they_are(folder):
+    model = load(folder)
+    cfg = dataclasses.replace(model.clip.cfg, unit=False)
+    tokens = jnp.asarray(model.tokenizer.encode(CAPTIONS, 12))
+    caption = encode_captions(cfg, model.clip.params, tokens)
+    assert jnp.ptp(jnp.linalg.norm(caption.pooled, axis=-1)) > 1e-3
+    condition = decoder_condition(caption, caption.pooled, cfg.unit)
+    np.testing.assert_array_equal(condition.z_image, caption.pooled)
 
 
 def test_uint8_rounds_once_half_up():

@@ -148,7 +148,7 @@ def borrow_clip(run, job, mesh):
     """CLIP's configuration and the frozen parameters a stage needs, on the mesh."""
     if run.stage == "clip":
         return run.model, {}
-    if run.stage == "upsampler":
+    if run.stage.startswith("upsampler"):
         return None, {}
     clip = load_component(job.model, "clip")
     return clip.cfg, jax.device_put({"clip": clip.params}, replicated(mesh))

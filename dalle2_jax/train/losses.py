@@ -62,7 +62,8 @@ def decoder_loss(run, clip_cfg):
     def loss(params, frozen, batch, key):
         k_noise, k_forget, k_dropout = jax.random.split(key, 3)
         caption, z_image = _embed(clip_cfg, frozen, batch)
-        condition = forget(decoder_condition(caption, z_image), k_forget, *drops)
+        given = decoder_condition(caption, z_image, clip_cfg.unit)
+        condition = forget(given, k_forget, *drops)
 
         def model(x_t, t):
             rngs = {"dropout": k_dropout}
@@ -101,6 +102,8 @@ LOSSES = {
     "prior": prior_loss,
     "decoder": decoder_loss,
     "upsampler": upsampler_loss,
+    "upsampler_last": upsampler_loss,
+    "upsampler_2": upsampler_loss,
 }
 
 

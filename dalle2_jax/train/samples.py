@@ -46,7 +46,7 @@ def sample_hook(run, clip_cfg, frozen, workdir, log):
 def _decode(run, clip_cfg, frozen, params, batch):
     caption = encode_captions(clip_cfg, frozen["clip"], batch.tokens)
     z_image = encode_images(clip_cfg, frozen["clip"], from_uint8(batch.image))
-    condition = decoder_condition(caption, z_image)
+    condition = decoder_condition(caption, z_image, clip_cfg.unit)
     keys = sample_keys(run.seed, 0, len(z_image))
     static = {"cfg": run.model, "noise": run.noise, "how": run.sampling}
     return to_uint8(sample_decoder(params, condition, keys, **static))
