@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalle2_jax.clip.image import ImageTower, ImageTowerConfig
+from dalle2_jax.clip.resnet import ResNetTower
 from dalle2_jax.clip.text import TextTower, TextTowerConfig
 
 MAX_LOG_SCALE = float(
@@ -17,12 +18,16 @@ MAX_LOG_SCALE = float(
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-    """clip: width of the joint space. dtype: compute dtype of both towers."""
+    """clip: width of the joint space. dtype: compute dtype of both towers.
+
+    unit: the stages built on it hear unit vectors; False (Karlo): as CLIP gives them.
+    """
 
     clip: int
     image: ImageTowerConfig
     text: TextTowerConfig
     dtype: str = "float32"
+    unit: bool = True
 
 
 class Clip(nn.Module):
@@ -32,7 +37,8 @@ class Clip(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        self.image = ImageTower(cfg.image, cfg.clip, cfg.dtype)
+        tower = ResNetTower if cfg.image.blocks else ImageTower
+        self.image = tower(cfg.image, cfg.clip, cfg.dtype)
         self.text = TextTower(cfg.text, cfg.clip, cfg.dtype)
         start = nn.initializers.constant(np.log(1 / 0.07))
         self.log_scale = self.param("log_scale", start, ())

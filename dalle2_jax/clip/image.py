@@ -28,6 +28,8 @@ class ImageTowerConfig:
     Published weights have stem="patch" and head="class". For small pictures there are
     stem="conv" (log2(patch) stride-2 convolutions) and head="tokens" (all tokens,
     flattened, through an MLP): a class token needs far more steps to learn shapes.
+    blocks: of the four groups of a ResNet (clip/resnet.py), none for a ViT; width is
+    then that of the first group, patch 32 and depth the sum of blocks.
     mean, std: of pixels in [0, 1].
     """
 
@@ -43,8 +45,11 @@ class ImageTowerConfig:
     mean: tuple[float, ...] = OPENAI_MEAN
     std: tuple[float, ...] = OPENAI_STD
     remat: bool = False
+    blocks: tuple[int, ...] = ()
 
     def __post_init__(self):
+        resnet = (len(self.blocks), self.patch, sum(self.blocks)) == (4, 32, self.depth)
+        assert not self.blocks or resnet, "a ResNet has 4 blocks, patch 32, their depth"
         assert self.stem in ("patch", "conv"), "stem is patch or conv"
         assert self.head in ("class", "tokens"), "head is class or tokens"
         assert self.size % self.patch == 0, "patch must divide size"
@@ -80,19 +85,20 @@ class ImageTower(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, pixels):
-        """pixels float [b, size, size, 3], preprocessed -> ImageFeatures in float32."""
+    def __call__(self, pixels, token=None):
+        """pixels float [b, size, size, 3], preprocessed -> ImageFeatures in float32.
+
+        token: [b, width] in place of the learned class token, or None.
+        """
         cfg = self.cfg
         x = self._stem(pixels.astype(self.dtype))
         x = x.reshape(len(x), -1, cfg.width)
         if cfg.head == "class":
-            token = self.param(
-                "class_token", nn.initializers.normal(0.02), (cfg.width,)
-            )
-            token = jnp.broadcast_to(token, (len(x), 1, cfg.width)).astype(x.dtype)
-            x = jnp.concatenate([token, x], axis=1)
-        positions = nn.initializers.normal(0.02)
-        x = x + self.param("positions", positions, x.shape[1:])
+            if token is None:
+                token = self.param("class_token", _SMALL, (cfg.width,))
+            token = jnp.broadcast_to(token, (len(x), cfg.width)).astype(x.dtype)
+            x = jnp.concatenate([token[:, None], x], axis=1)
+        x = x + self.param("positions", _SMALL, x.shape[1:])
         x = LayerNorm(name="norm_in")(x)
         x = transformer(_stack(cfg, self.dtype), x).astype(jnp.float32)
         return ImageFeatures(self._head(x), x)
@@ -126,6 +132,9 @@ class ImageTower(nn.Module):
         x = LayerNorm(name="norm_out")(x).reshape(len(x), -1)
         x = nn.Dense(max(256, self.clip), name="hidden")(x)
         return nn.Dense(self.clip, name="projection")(ACTIVATIONS["gelu"](x))
+
+
+_SMALL = nn.initializers.normal(0.02)
 
 
 def _stack(cfg, dtype):

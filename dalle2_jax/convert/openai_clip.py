@@ -1,9 +1,20 @@
 """Tables of CLIP: the spellings of OpenAI, OpenCLIP and Hugging Face transformers."""
 
+import numpy as np
+
 from dalle2_jax.clip.contrastive import ClipConfig
 from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.text import TextTowerConfig
-from dalle2_jax.convert.rename import CONV, LINEAR, SAME, Row, fused, norm, weights
+from dalle2_jax.convert.rename import (
+    CONV,
+    LINEAR,
+    SAME,
+    Layout,
+    Row,
+    fused,
+    norm,
+    weights,
+)
 from dalle2_jax.errors import BadInput
 
 # Scalars that OpenAI's archives carry, and index buffers of older transformers files.
@@ -14,18 +25,25 @@ IGNORED = (
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 )
+RESNET_CONVOLUTIONS = [  # convolution, its BatchNorm, and what ours are called
+    ("conv1", "bn1", "in"),
+    ("conv2", "bn2", "mid"),
+    ("conv3", "bn3", "out"),
+    ("downsample.0", "downsample.1", "skip"),
+]
+# BatchNorm's count of batches: no weight, so it fills nothing and comes back as 0.
+COUNTER = Layout(lambda a: [], lambda parts: np.zeros((), np.int64))
 
 
 def openai_config(config):
-    """ClipConfig of OpenAI's class from its constructor arguments; ViT only."""
-    width = config["vision_width"]
-    image = ImageTowerConfig(
-        size=config["image_resolution"],
-        patch=config["vision_patch_size"],
-        width=width,
-        depth=config["vision_layers"],
-        heads=width // 64,
-    )
+    """ClipConfig of OpenAI's class from its constructor arguments, ViT or ResNet."""
+    vision = {
+        "image_size": config["image_resolution"],
+        "patch_size": config["vision_patch_size"],
+        "width": config["vision_width"],
+        "layers": config["vision_layers"],
+    }
+    image = _image_config(vision, "quick_gelu")
     text = TextTowerConfig(
         vocab=config["vocab_size"],
         context=config["context_length"],
@@ -36,19 +54,49 @@ def openai_config(config):
     return ClipConfig(config["embed_dim"], image, text)
 
 
+def openai_arguments(state):
+    """The constructor arguments of OpenAI's class from the shapes of its state dict.
+
+    Raises:
+        BadInput: a key that every such state dict has is missing; names it.
+    """
+    needed = ("visual.conv1.weight", "positional_embedding", "text_projection")
+    for key in (*needed, "token_embedding.weight"):
+        if key not in state:
+            raise BadInput(f"no OpenAI CLIP: the key {key} is missing.")
+    vit = "visual.positional_embedding" in state
+    place = "visual" if vit else "visual.attnpool"
+    side = round((len(state[f"{place}.positional_embedding"]) - 1) ** 0.5)
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    groups = [_count(state, f"visual.layer{n}.") for n in (1, 2, 3, 4)]
+    text_width, clip = state["text_projection"].shape
+    return {
+        "embed_dim": clip,
+        "image_resolution": side * (patch if vit else 32),
+        "vision_layers": _count(state, "visual.transformer.resblocks.")
+        if vit
+        else groups,
+        "vision_width": width if vit else 2 * width,
+        "vision_patch_size": patch if vit else None,
+        "context_length": len(state["positional_embedding"]),
+        "vocab_size": len(state["token_embedding.weight"]),
+        "transformer_width": text_width,
+        "transformer_heads": text_width // 64,
+        "transformer_layers": _count(state, "transformer.resblocks."),
+    }
+
+
+def _count(state, prefix):
+    """How many numbers follow the prefix in the keys."""
+    rest = (key[len(prefix) :] for key in state if key.startswith(prefix))
+    return len({key.partition(".")[0] for key in rest})
+
+
 def openclip_config(config):
     """ClipConfig from an OpenCLIP config; exact GELU unless quick_gelu is set."""
-    vision, text = config["vision_cfg"], config["text_cfg"]
+    text = config["text_cfg"]
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
-    image = ImageTowerConfig(
-        size=vision["image_size"],
-        patch=vision["patch_size"],
-        width=vision["width"],
-        depth=vision["layers"],
-        heads=vision["width"] // vision.get("head_width", 64),
-        mlp_ratio=float(vision.get("mlp_ratio", 4.0)),
-        activation=activation,
-    )
+    image = _image_config(config["vision_cfg"], activation)
     text = TextTowerConfig(
         vocab=text["vocab_size"],
         context=text["context_length"],
@@ -59,6 +107,22 @@ def openclip_config(config):
         activation=activation,
     )
     return ClipConfig(config["embed_dim"], image, text)
+
+
+def _image_config(vision, activation):
+    """ImageTowerConfig from OpenCLIP's fields; a list of layers means a ResNet."""
+    blocks, width = vision["layers"], vision["width"]
+    resnet = not isinstance(blocks, int)
+    return ImageTowerConfig(
+        size=vision["image_size"],
+        patch=32 if resnet else vision["patch_size"],
+        width=width,
+        depth=sum(blocks) if resnet else blocks,
+        heads=width * (32 if resnet else 1) // vision.get("head_width", 64),
+        mlp_ratio=float(vision.get("mlp_ratio", 4.0)),
+        activation=activation,
+        blocks=tuple(blocks) if resnet else (),
+    )
 
 
 def hf_image_config(vision):
@@ -104,15 +168,7 @@ def hf_config(config):
 
 def openai_table(cfg, text_prefix=""):
     """Rows for an OpenAI or OpenCLIP model; text_prefix "text." for CustomTextCLIP."""
-    image = [
-        Row("visual.conv1.weight", ("image/stem/kernel",), CONV),
-        Row("visual.class_embedding", ("image/class_token",), SAME),
-        Row("visual.positional_embedding", ("image/positions",), SAME),
-        *norm("visual.ln_pre", "image/norm_in"),
-        *_openai_stack("visual.transformer", "image/layers", cfg.image.depth),
-        *norm("visual.ln_post", "image/norm_out"),
-        Row("visual.proj", ("image/projection/kernel",), SAME),
-    ]
+    image = (_openai_resnet if cfg.image.blocks else _openai_vit)(cfg.image)
     text = [
         Row("token_embedding.weight", ("text/tokens/embedding",), SAME),
         Row("positional_embedding", ("text/positions",), SAME),
@@ -172,6 +228,49 @@ def _check_epsilon(config):
     epsilon = config.get("layer_norm_eps", 1e-5)
     if epsilon != 1e-5:
         raise BadInput(f"layer_norm_eps is {epsilon}; only 1e-5 is supported.")
+
+
+def _openai_vit(cfg):
+    return [
+        Row("visual.conv1.weight", ("image/stem/kernel",), CONV),
+        Row("visual.class_embedding", ("image/class_token",), SAME),
+        Row("visual.positional_embedding", ("image/positions",), SAME),
+        *norm("visual.ln_pre", "image/norm_in"),
+        *_openai_stack("visual.transformer", "image/layers", cfg.depth),
+        *norm("visual.ln_post", "image/norm_out"),
+        Row("visual.proj", ("image/projection/kernel",), SAME),
+    ]
+
+
+def _openai_resnet(cfg):
+    pairs = [(f"conv{n}", f"bn{n}", f"{{}}_stem_{n - 1}") for n in (1, 2, 3)]
+    for group, count in enumerate(cfg.blocks):
+        for i in range(count):
+            theirs, ours = f"layer{group + 1}.{i}", f"group_{group}_{i}"
+            names = RESNET_CONVOLUTIONS[: 3 + (i == 0)]
+            pairs += [
+                (f"{theirs}.{conv}", f"{theirs}.{bn}", f"{ours}/{{}}_{name}")
+                for conv, bn, name in names
+            ]
+    pool = "visual.attnpool"
+    rows = [Row(f"{pool}.positional_embedding", ("image/pool/positions",), SAME)]
+    for theirs, ours in zip("qkvc", ("q", "k", "v", "out")):
+        rows += weights(f"{pool}.{theirs}_proj", f"image/pool/{ours}", LINEAR)
+    return rows + [row for pair in pairs for row in _convolution(*pair)]
+
+
+def _convolution(conv, bn, ours):
+    norm_path = f"image/{ours.format('norm')}"
+    statistics = {"running_mean": "mean", "running_var": "variance"}
+    return [
+        Row(f"visual.{conv}.weight", (f"image/{ours.format('conv')}/kernel",), CONV),
+        *norm(f"visual.{bn}", norm_path),
+        *(
+            Row(f"visual.{bn}.{theirs}", (f"{norm_path}/{leaf}",), SAME)
+            for theirs, leaf in statistics.items()
+        ),
+        Row(f"visual.{bn}.num_batches_tracked", (), COUNTER),
+    ]
 
 
 def _openai_stack(theirs, ours, depth):

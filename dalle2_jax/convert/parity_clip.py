@@ -8,7 +8,6 @@ from dalle2_jax.clip.image import ImageTower
 from dalle2_jax.clip.text import TextTower
 from dalle2_jax.convert import openai_clip
 from dalle2_jax.convert.rename import import_params
-from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.init import param_shapes
 
 
@@ -23,9 +22,7 @@ def to_theirs(image):
 
 
 def openai(case):
-    """clip.model.CLIP with a ViT."""
-    if not isinstance(case.config["vision_layers"], int):
-        raise BadInput(f"{case.path}: a ResNet image tower is not supported.")
+    """clip.model.CLIP, with a ViT or a ResNet."""
     cfg = openai_clip.openai_config(case.config)
     table = openai_clip.openai_table(cfg)
     outputs, text, _ = _both(case, cfg, table, ("image", "text"))
@@ -95,6 +92,7 @@ def hf_vision(case):
 
 CLIP_FAMILIES = {
     "clip_openai_vit": openai,
+    "clip_openai_resnet": openai,
     "clip_openclip": openclip,
     "clip_openclip_custom": openclip_custom,
     "clip_hf_model": hf_model,
