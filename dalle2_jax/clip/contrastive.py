@@ -21,10 +21,11 @@ class ClipConfig:
     """clip: width of the joint space. dtype: compute dtype of both towers.
 
     unit: the stages built on it hear unit vectors; False (Karlo): as CLIP gives them.
+    image: None for the text half of a published pipeline, which can only be sampled.
     """
 
     clip: int
-    image: ImageTowerConfig
+    image: ImageTowerConfig | None
     text: TextTowerConfig
     dtype: str = "float32"
     unit: bool = True
@@ -37,8 +38,9 @@ class Clip(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        tower = ResNetTower if cfg.image.blocks else ImageTower
-        self.image = tower(cfg.image, cfg.clip, cfg.dtype)
+        if cfg.image is not None:
+            tower = ResNetTower if cfg.image.blocks else ImageTower
+            self.image = tower(cfg.image, cfg.clip, cfg.dtype)
         self.text = TextTower(cfg.text, cfg.clip, cfg.dtype)
         start = nn.initializers.constant(np.log(1 / 0.07))
         self.log_scale = self.param("log_scale", start, ())
@@ -58,17 +60,21 @@ class Clip(nn.Module):
     def __call__(self, pixels, tokens):
         """Preprocessed pixels and tokens -> (z_image, z_text, log_scale).
 
-        z_image, z_text: unit vectors, float32 [b, clip].
+        z_image, z_text: unit vectors, float32 [b, clip]; z_image is None without an
+        image tower.
         """
-        z_image = normalised(self.encode_image(pixels))
         z_text = normalised(self.encode_text(tokens).pooled)
-        return z_image, z_text, self.log_scale
+        if self.cfg.image is None:
+            return None, z_text, self.log_scale
+        return normalised(self.encode_image(pixels)), z_text, self.log_scale
 
 
 def example(cfg, batch=1):
     """Shapes of a Clip's arguments, for `init_params(Clip(cfg), seed, *...)`."""
-    pixels = (batch, cfg.image.size, cfg.image.size, 3)
     tokens = jax.ShapeDtypeStruct((batch, cfg.text.context), jnp.int32)
+    if cfg.image is None:
+        return None, tokens
+    pixels = (batch, cfg.image.size, cfg.image.size, 3)
     return jax.ShapeDtypeStruct(pixels, jnp.float32), tokens
 
 

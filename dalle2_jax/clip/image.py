@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.resblock import conv
 from dalle2_jax.layers.transformer import (
     ACTIVATIONS,
@@ -69,7 +70,12 @@ def preprocess(cfg, image):
 
     cfg: ImageTowerConfig; image float [b, y, x, 3] in [-1, 1], any size.
     Returns float32 [b, size, size, 3].
+
+    Raises:
+        BadInput: cfg is None.
     """
+    if cfg is None:
+        raise BadInput("this CLIP has no image tower; import one that has both towers.")
     shape = (len(image), cfg.size, cfg.size, image.shape[-1])
     if image.shape != shape:
         image = jnp.clip(jax.image.resize(image, shape, "bicubic"), -1, 1)
