@@ -20,7 +20,8 @@ from dalle2_jax import __version__
 from dalle2_jax.clip import contrastive
 from dalle2_jax.clip.contrastive import Clip, ClipConfig
 from dalle2_jax.config import build
-from dalle2_jax.decoder import decoder, upsampler
+from dalle2_jax.decoder import classifier, decoder, upsampler
+from dalle2_jax.decoder.classifier import Classifier, ClassifierConfig
 from dalle2_jax.decoder.decoder import Decoder, DecoderConfig
 from dalle2_jax.decoder.upsampler import Upsampler, UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
@@ -38,6 +39,12 @@ STAGES = {  # configuration, network, shapes of its arguments
     # another network for the last step of the upsampler's walk (Karlo)
     "upsampler_last": (UpsamplerConfig, Upsampler, upsampler.example),
     "upsampler_2": (UpsamplerConfig, Upsampler, upsampler.example),  # 256 -> 1024
+    # relatives: pictures from captions alone, from labels, and labels of pictures
+    "glide": (DecoderConfig, Decoder, decoder.example),
+    "glide_upsampler": (DecoderConfig, Decoder, decoder.example),
+    "adm": (DecoderConfig, Decoder, decoder.example),
+    "adm_upsampler": (DecoderConfig, Decoder, decoder.example),
+    "classifier": (ClassifierConfig, Classifier, classifier.example),
 }
 
 

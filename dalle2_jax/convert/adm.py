@@ -17,6 +17,10 @@ from dalle2_jax.convert.rename import (
     norm,
     weights,
 )
+from dalle2_jax.decoder.classifier import ClassifierConfig
+from dalle2_jax.decoder.decoder import DecoderConfig
+from dalle2_jax.diffusion.schedule import Noise
+from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.unet import UNetConfig
 
 GUIDED_TOP = ("time_embed.0", "time_embed.2", "input_blocks.0.0", "out.0", "out.2")
@@ -35,9 +39,92 @@ RES_LEAVES = [  # guided-diffusion, diffusers, ours
     ("out_layers.3", "conv2", "conv_2"),
     ("skip_connection", "conv_shortcut", "skip"),
 ]
-
-
 MIDDLE_ONLY = (0,)  # UNetConfig.attend: no level has this factor, the middle attends
+
+MULTIPLES = {  # of a U-Net made for pictures of that size
+    64: (1, 2, 3, 4),
+    128: (1, 1, 2, 3, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+}
+
+
+class Published(NamedTuple):
+    """A released file. arguments: of the original's constructor; low_res and
+    round_low_res are ours. noise: the process it was trained on, None: a classifier's
+    is that of the model it guides.
+    """
+
+    stage: str
+    arguments: dict
+    noise: Noise | None
+
+
+def _arguments(size, channels, depth, pixels, classes, out_channels=6):
+    """Constructor arguments that all of guided-diffusion's files share.
+
+    pixels: sides of the grids with attention.
+    """
+    return {
+        "image_size": size,
+        "in_channels": 3,
+        "model_channels": channels,
+        "out_channels": out_channels,
+        "num_res_blocks": depth,
+        "attention_resolutions": [size // side for side in pixels],
+        "channel_mult": MULTIPLES[size],
+        "num_classes": classes,
+        "num_head_channels": 64,
+        "use_scale_shift_norm": True,
+        "resblock_updown": True,
+    }
+
+
+LINEAR_NOISE = Noise("linear", learned_variance=True)
+COSINE_NOISE = Noise("cosine", learned_variance=True)
+GRIDS = (32, 16, 8)
+FOUR_HEADS = {"num_head_channels": -1, "num_heads": 4}
+WIDE_ENDS = {"channel_mult": MULTIPLES[256]}  # the 512 px upsampler's too
+DROPOUT = {"dropout": 0.1}
+
+
+def _adm(size, classes=1000, change=()):
+    arguments = {**_arguments(size, 256, 2, GRIDS, classes), **dict(change)}
+    return Published("adm", arguments, LINEAR_NOISE)
+
+
+def _upsampler(size, low_res, grids, change):
+    arguments = {**_arguments(size, 192, 2, grids, 1000), "low_res": low_res, **change}
+    return Published("adm_upsampler", arguments, LINEAR_NOISE)
+
+
+def _classifier(size, depth=2):
+    arguments = _arguments(size, 128, depth, GRIDS, None, out_channels=1000)
+    return Published("classifier", arguments, None)
+
+
+_SMALLEST = {
+    **_arguments(64, 192, 3, GRIDS, 1000),
+    "use_new_attention_order": True,
+    **DROPOUT,
+}
+GUIDED_FILES = {
+    "64x64_diffusion.pt": Published("adm", _SMALLEST, COSINE_NOISE),
+    "128x128_diffusion.pt": _adm(128, change=FOUR_HEADS),
+    "256x256_diffusion.pt": _adm(256),
+    "256x256_diffusion_uncond.pt": _adm(256, None),
+    "512x512_diffusion.pt": _adm(512),
+    "64_256_upsampler.pt": _upsampler(256, 64, GRIDS, FOUR_HEADS),
+    "128_512_upsampler.pt": _upsampler(512, 128, (32, 16), WIDE_ENDS),
+    "lsun_bedroom.pt": _adm(256, None, DROPOUT),
+    "lsun_cat.pt": _adm(256, None, DROPOUT),
+    "lsun_horse.pt": _adm(256, None, DROPOUT),
+    "lsun_horse_nodropout.pt": _adm(256, None),
+    "64x64_classifier.pt": _classifier(64, depth=4),
+    "128x128_classifier.pt": _classifier(128),
+    "256x256_classifier.pt": _classifier(256),
+    "512x512_classifier.pt": _classifier(512),
+}
 
 
 class Place(NamedTuple):
@@ -62,11 +149,48 @@ def adm_config(config):
         heads=config.get("num_heads", 1) if heads else 0,
         in_channels=config["in_channels"],
         out_channels=config["out_channels"],
+        context_width=config.get("encoder_channels") or 0,
         classes=config.get("num_classes") or 0,
         scale_shift=config.get("use_scale_shift_norm", False),
         updown="resblock" if config.get("resblock_updown") else "conv",
         dropout=config.get("dropout", 0.0),
     )
+
+
+def decoder_config(config):
+    """DecoderConfig from the arguments of UNetModel; with low_res, of SuperResModel."""
+    unet, size = adm_config(config), config["image_size"]
+    return DecoderConfig(size, unet, clip=0, low_res=config.get("low_res", 0))
+
+
+def decoder_table(cfg, shapes, new_order=False):
+    """Rows for a UNetModel or SuperResModel that is a Decoder of ours."""
+    return guided_table(cfg.unet, shapes, new_order, "unet/")
+
+
+def classifier_config(config):
+    """ClassifierConfig from the constructor arguments of EncoderUNetModel.
+
+    Raises:
+        BadInput: it pools otherwise than by attention.
+    """
+    if config.get("pool", "attention") != "attention":
+        raise BadInput("EncoderUNetModel.pool is supported as 'attention' only.")
+    return ClassifierConfig(config["image_size"], adm_config(config))
+
+
+def classifier_table(cfg, shapes, new_order=False):
+    """Rows for an EncoderUNetModel; its pool has the new qkv order in any case."""
+    rows = [r for r in _top(GUIDED_TOP, "") if not r.ours[0].startswith("head/")]
+    way_down = [p for p in places(cfg.unet) if not p.ours.startswith("up_")]
+    rows += _blocks(cfg.unet, way_down, shapes, new_order, "")
+    return [
+        *rows,
+        *norm("out.0", "norm"),
+        Row("out.2.positional_embedding", ("pool/positions",), LINEAR),
+        *_fused("out.2.qkv_proj", [f"pool/{part}" for part in "qkv"], 0),
+        *weights("out.2.c_proj", "pool/out", CONV_1),
+    ]
 
 
 def guided_table(cfg, shapes, new_order=False, ours=""):
@@ -78,7 +202,13 @@ def guided_table(cfg, shapes, new_order=False, ours=""):
     rows = _top(GUIDED_TOP, ours)
     if cfg.classes:
         rows.append(Row("label_emb.weight", (f"{ours}label/embedding",), SAME))
-    for place in places(cfg):
+    return rows + _blocks(cfg, places(cfg), shapes, new_order, ours)
+
+
+def _blocks(cfg, found, shapes, new_order, ours):
+    """Rows of the blocks at the places `found`, in guided-diffusion's spelling."""
+    rows = []
+    for place in found:
         path = ours + place.ours
         if place.kind == "res":
             rows += _res(place.guided, path, 0, flat_paths(shapes))

@@ -3,10 +3,9 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dalle2_jax.convert import adm, karlo
+from dalle2_jax.convert import karlo
 from dalle2_jax.convert.parity_clip import to_ours, to_theirs
 from dalle2_jax.convert.rename import import_params
 from dalle2_jax.decoder import decoder as decoders
@@ -14,7 +13,6 @@ from dalle2_jax.decoder import upsampler as upsamplers
 from dalle2_jax.decoder.decoder import Condition, Decoder
 from dalle2_jax.decoder.upsampler import Upsampler, enlarge
 from dalle2_jax.layers.init import param_shapes
-from dalle2_jax.layers.unet import UNet
 from dalle2_jax.prior import diffusion as priors
 from dalle2_jax.prior.diffusion import Prior, Text, from_scaled
 
@@ -132,37 +130,9 @@ def upsampler(case):
     }
 
 
-def unet(case):
-    """guided_diffusion.unet.UNetModel."""
-    cfg = adm.adm_config(case.config)
-    return {"out": to_theirs(_adm(case, cfg, to_ours(case.inputs["x"])))}
-
-
-def superres(case):
-    """guided_diffusion.unet.SuperResModel: bilinear enlargement inside the class."""
-    cfg = adm.adm_config({**case.config, "in_channels": 2 * case.config["in_channels"]})
-    x, low = to_ours(case.inputs["x"]), to_ours(case.inputs["low_res"])
-    enlarged = enlarge(low, x.shape, "bilinear")
-    out = _adm(case, cfg, jnp.concatenate([x, enlarged], axis=-1))
-    return {"out": to_theirs(out), "low_res_upsampled": to_theirs(enlarged)}
-
-
 UNCLIP_FAMILIES = {
     "prior_diffusers": prior,
     "prior_diffusers_norms": prior,
     "decoder_diffusers": decoder,
     "upsampler_diffusers": upsampler,
-    "unet_guided_diffusion_new": unet,
-    "unet_guided_diffusion_legacy": unet,
-    "superres_guided_diffusion": superres,
 }
-
-
-def _adm(case, cfg, x):
-    """Imports a U-Net in guided-diffusion's spelling and evaluates it."""
-    t, label = case.inputs["timesteps"], case.inputs.get("y")
-    shapes = param_shapes(UNet(cfg), x, t, None, None, None, label)
-    new_order = case.config.get("use_new_attention_order", False)
-    table = adm.guided_table(cfg, shapes, new_order)
-    params = import_params(case.params, table, shapes, case.path)
-    return jax.jit(UNet(cfg).apply)({"params": params}, x, t, label=label)
