@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dalle2_jax import __version__
-from dalle2_jax.clip import contrastive
+from dalle2_jax.clip import contrastive, noised
 from dalle2_jax.clip.contrastive import Clip, ClipConfig
+from dalle2_jax.clip.noised import NoisedClip, NoisedClipConfig
 from dalle2_jax.config import build
 from dalle2_jax.decoder import classifier, decoder, upsampler
 from dalle2_jax.decoder.classifier import Classifier, ClassifierConfig
@@ -33,6 +34,7 @@ from dalle2_jax.prior.diffusion import Prior, PriorConfig
 FORMAT = 1
 STAGES = {  # configuration, network, shapes of its arguments
     "clip": (ClipConfig, Clip, contrastive.example),
+    "noised_clip": (NoisedClipConfig, NoisedClip, noised.example),
     "prior": (PriorConfig, Prior, diffusion.example),
     "decoder": (DecoderConfig, Decoder, decoder.example),
     "upsampler": (UpsamplerConfig, Upsampler, upsampler.example),

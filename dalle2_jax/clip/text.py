@@ -50,9 +50,10 @@ class TextTower(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, tokens, mask=None):
+    def __call__(self, tokens, mask=None, ends=None):
         """tokens int32 [b, n], n <= context; mask bool [b, n] or None -> TextFeatures.
 
+        ends: int32 [b], where each caption ends; None: where `end_positions` says.
         Without a mask padding is seen only by what stands behind it, hence by no
         caption.
         """
@@ -64,8 +65,8 @@ class TextTower(nn.Module):
         look = look if mask is None else look & mask[:, None, None].astype(bool)
         x = transformer(_stack(cfg, self.dtype), x, look)
         states = LayerNorm(name="norm_out")(x)
-        ends = end_positions(cfg, tokens)[:, None, None]
-        pooled = jnp.take_along_axis(states, ends, axis=1)[:, 0]
+        ends = end_positions(cfg, tokens) if ends is None else ends
+        pooled = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
         pooled = nn.Dense(self.clip, use_bias=False, name="projection")(pooled)
         return TextFeatures(pooled, states)
 

@@ -1,12 +1,15 @@
-"""Parity of CLIP: OpenAI's class, OpenCLIP's two, three of transformers."""
+"""Parity of CLIP: OpenAI's class, OpenCLIP's two, three of transformers, GLIDE's."""
 
 import jax
 import jax.numpy as jnp
 
+from dalle2_jax.clip import noised
 from dalle2_jax.clip.contrastive import Clip, example, normalised
 from dalle2_jax.clip.image import ImageTower
+from dalle2_jax.clip.noised import NoisedClip
 from dalle2_jax.clip.text import TextTower
 from dalle2_jax.convert import openai_clip
+from dalle2_jax.convert.glide_clip import glide_clip_config, glide_clip_table
 from dalle2_jax.convert.rename import import_params
 from dalle2_jax.layers.init import param_shapes
 
@@ -90,6 +93,28 @@ def hf_vision(case):
     return {"image_embeds": features.pooled, "last_hidden_state": features.states}
 
 
+def glide_clip(case):
+    """GLIDE's noised CLIP and the gradient that guides its sampler."""
+    cfg = glide_clip_config(case.config)
+    model = NoisedClip(cfg)
+    shapes = param_shapes(model, *noised.example(cfg))
+    params = _import(case, glide_clip_table(cfg), shapes)
+    x_t, t = to_ours(case.inputs["images"]), jnp.asarray(case.inputs["timesteps"])
+    tokens, lengths = case.inputs["text"], case.inputs["text_len"]
+    image = jax.jit(lambda: model.apply(params, x_t, t, method="encode_image"))()
+    text = jax.jit(lambda: model.apply(params, tokens, lengths, method="encode_text"))()
+    gradient = noised.caption_gradient(
+        cfg, params["params"], normalised(text), case.config["grad_scale"]
+    )
+    return {
+        "image_features": image,
+        "text_features": text,
+        "image_embeddings": normalised(image),
+        "text_embeddings": normalised(text),
+        "cond_fn_grad": to_theirs(jax.jit(gradient)(x_t, t)),
+    }
+
+
 CLIP_FAMILIES = {
     "clip_openai_vit": openai,
     "clip_openai_resnet": openai,
@@ -98,6 +123,7 @@ CLIP_FAMILIES = {
     "clip_hf_model": hf_model,
     "clip_hf_text": hf_text,
     "clip_hf_vision": hf_vision,
+    "glide_clip": glide_clip,
 }
 
 
