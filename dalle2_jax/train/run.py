@@ -33,6 +33,8 @@ class Optim:
     eps: float = 1e-8
     decay: float = 0.0
     clip: float = 0.0  # global gradient norm; 0: no clipping
+    sam_rho: float = 0.0  # length of sharpness-aware minimisation's step; 0: off
+    sam_group: int = 64  # examples that share one such step
     ema: float = 0.9999
 
 
@@ -73,6 +75,7 @@ class Run:
     corrupt: Corrupt = Corrupt()
     mesh: MeshConfig = MeshConfig()
     vocab: int = 0  # CLIP only: size of a vocabulary to train where none is given
+    codes_from: int = 0  # autoregressive only: pictures that its codes are fitted to
     seed: int = 0
     log_every: int = 100
     save_every: int = 1000
@@ -99,9 +102,14 @@ def run_from(config):
     for name in ("batch", "steps", "log_every", "save_every"):
         if getattr(run, name) <= 0:
             raise BadInput(f"config.{name} must be positive, not {getattr(run, name)}.")
-    if stage != "clip" and run.noise is None:
+    if stage not in ("clip", "autoregressive") and run.noise is None:
         raise BadInput(
             f"config.noise is missing; the {stage} stage is a diffusion model."
+        )
+    if stage == "autoregressive" and run.codes_from <= run.model.codes:
+        raise BadInput(
+            f"config.codes_from is {run.codes_from}; the autoregressive stage fits its "
+            f"{run.model.codes} components to that many pictures, take many more."
         )
     return run
 
