@@ -14,11 +14,18 @@ from safetensors import SafetensorError, safe_open
 
 from dalle2_jax.convert.parity_adm import ADM_FAMILIES
 from dalle2_jax.convert.parity_clip import CLIP_FAMILIES
+from dalle2_jax.convert.parity_dalle2_pytorch import DALLE2_PYTORCH_FAMILIES
 from dalle2_jax.convert.parity_loops import LOOP_FAMILIES
 from dalle2_jax.convert.parity_unclip import UNCLIP_FAMILIES
 from dalle2_jax.errors import BadInput
 
-FAMILIES = {**CLIP_FAMILIES, **UNCLIP_FAMILIES, **ADM_FAMILIES, **LOOP_FAMILIES}
+FAMILIES = {
+    **CLIP_FAMILIES,
+    **UNCLIP_FAMILIES,
+    **ADM_FAMILIES,
+    **DALLE2_PYTORCH_FAMILIES,
+    **LOOP_FAMILIES,
+}
 LOOP_TOLERANCE = 1e-2  # the originals' float32 tables alone move loops by 4e-3
 
 

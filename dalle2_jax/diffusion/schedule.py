@@ -94,6 +94,7 @@ def cosine_betas(steps):
 
 
 BETAS = {"cosine": cosine_betas, "linear": linear_betas}
+GRIDS = {"lucid": (-1, 1), "laion": (0, 2)}  # first step, points beyond the count
 PREDICTS = ("eps", "x0", "v")
 
 
@@ -132,9 +133,32 @@ def kept_steps(steps, spec):
 
 
 def rows(kind, steps, spec):
-    """The table of a sampler that keeps `spec` (see `kept_steps`) of a schedule."""
+    """The table of a sampler that keeps `spec` of a schedule.
+
+    spec: as in `kept_steps`, or as in `lagging_rows`: "lucid64", "laion64".
+    """
+    if isinstance(spec, str) and spec.startswith(tuple(GRIDS)):
+        return lagging_rows(kind, steps, spec)
     t = kept_steps(steps, spec)
     return _table(t, alpha_bars(betas(kind, steps))[t])
+
+
+def lagging_rows(kind, steps, spec):
+    """DALLE2-pytorch's table for `ddim(1.0)`, whose levels lag one step behind.
+
+    A step t finds eps at its own alpha-bar, but goes to the alpha-bar before t_next and
+    has the variance of a chain of such levels. spec: "lucid64", the grid of 64 since
+    its version 1.10.3 (one step less), or "laion64", the grid before.
+    """
+    first, more = GRIDS[spec[:5]]
+    times = _truncated(first, steps, _counts(spec[5:])[0] + more)
+    ab = alpha_bars(betas(kind, steps))
+    before = np.append(1.0, ab)[np.maximum(times, 0)]  # of step t: that of t - 1
+    t, now, following = times[1:], before[1:], before[:-1]
+    rest = np.where(now < 1, 1 - now, 1.0)
+    share = np.where(following < 1, (1 - now / following) / rest, 0.0)
+    table = _between(t, ab[t], following)
+    return table._replace(variance=(share * (1 - following))[::-1])
 
 
 def inverse_rows(table):
@@ -156,7 +180,11 @@ def full_table(kind, steps):
 
 def _table(t, ab):
     """Rows of the kept steps t, with their alpha-bars; both from clean to noisy."""
-    ab_next = np.append(1.0, ab[:-1])
+    return _between(t, ab, np.append(1.0, ab[:-1]))
+
+
+def _between(t, ab, ab_next):
+    """Rows of steps t from alpha-bars to alpha-bars, all from clean to noisy."""
     beta = 1 - ab / ab_next
     variance = beta * (1 - ab_next) / (1 - ab)
     logs = np.log(np.append(variance[1:2] if len(t) > 1 else beta, variance[1:]))
@@ -187,6 +215,17 @@ def _spread(start, size, count):
     # Added up one by one: the published tables depend on how halves are rounded.
     places = np.add.accumulate([0.0, *[stride] * (count - 1)])[:count]
     return start + np.rint(places).astype(int)
+
+
+def _truncated(first, last, points):
+    """Whole steps from `first` towards `last`, which is left out; int array, ascending.
+
+    In float32 from both ends, since truncation notices the last bit.
+    """
+    i = np.arange(points, dtype=np.float32)
+    stride = np.float32(last - first) / np.float32(points - 1)
+    up, down = first + stride * i, last - stride * (points - 1 - i)
+    return np.where(i < points // 2, up, down)[:-1].astype(int)
 
 
 def _one_stride(steps, count):
