@@ -51,6 +51,7 @@ RULES = [  # first match wins; a stacked leaf has the depth of its stack in fron
     (r".*\b(down_\d+|middle|up_\d+)/attention(_\d+)?/out/kernel", _zeros),
     (r".*\bkernel", _fan_in),
     (r".*\b(bias|mean|clip_mean)", _zeros),
+    (r".*\b(codes_\w+|dot_edges)", _zeros),
     (r".*\b(scale|variance|clip_std)", _ones),
     (r".*\b(embedding|positions|padding|class_token|query|null_\w+)", _small),
     (r".*\blog_scale", _temperature),

@@ -1,8 +1,22 @@
-"""unCLIP App. C: Adam with decoupled weight decay, warm-up, clipping, and the EMA."""
+"""unCLIP App. C: AdamW, warm-up, clipping, the EMA, and what CLIP adds to it: SAM."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from dalle2_jax.errors import BadInput
+from dalle2_jax.shard.mesh import group_sharding
+
+SAM_AXIS = "sam_groups"  # losses that compare examples gather over it
+
+
+class Sam(NamedTuple):
+    """rho: length of the perturbation, 0: off; group: examples that share one."""
+
+    rho: float = 0.0
+    group: int = 64
 
 
 def rate_schedule(cfg, steps):
@@ -38,6 +52,81 @@ def optimizer(cfg, steps):
     return adamw
 
 
+def gradient(loss, sam=None, mesh=None):
+    """The gradient of a loss, or with `sam` the sharpness-aware one.
+
+    Foret et al. 2020, algorithm 1: the gradient is that at w + rho g / |g|, where g is
+    the gradient at w. unCLIP App. C takes g on each replica alone, 64 examples. Here
+    each group of `sam.group` neighbours in the batch is such a replica: it has a copy
+    w_r of the parameters, through which its examples go and no others. The loss stays
+    the one of the whole batch, L(w_1, ..., w_n): for a contrastive loss the examples of
+    other groups remain the negatives, seen with their own parameters. So
+
+        g_r = dL/dw_r at w_r = w,   result = sum_r dL/dw_r at w_r = w + rho g_r / |g_r|.
+
+    g_r is never averaged over groups. For losses that are means over examples this is
+    m-sharpness. A device holds the copies of its own groups only.
+
+    Args:
+        loss: (params, frozen, batch, key) -> (scalar, metrics). With SAM it runs once
+            per group under a mapped axis SAM_AXIS, with a key per group.
+        sam: Sam or None.
+        mesh: over which the groups are spread, or None.
+
+    Returns:
+        (params, frozen, batch, key) -> ((value, metrics) at w, gradient).
+    """
+    if sam is None or sam.rho == 0:
+        return jax.value_and_grad(loss, has_aux=True)
+
+    def sharpness_aware(params, frozen, batch, key):
+        size = len(jax.tree.leaves(batch)[0])
+        groups = _groups(size, sam, mesh)
+        parts = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), batch)
+        keys = jax.random.split(key, groups)
+
+        def whole(own):
+            call = jax.vmap(loss, (0, None, 0, 0), axis_name=SAM_AXIS)
+            return jax.tree.map(lambda x: x.mean(0), call(own, frozen, parts, keys))
+
+        own = jax.tree.map(lambda w: jnp.broadcast_to(w, (groups, *w.shape)), params)
+        result, local = jax.value_and_grad(whole, has_aux=True)(_spread(own, mesh))
+        moved = jax.tree.map(jnp.add, own, jax.vmap(perturbation, (0, None))(local, sam.rho))
+        grads = jax.grad(whole, has_aux=True)(_spread(moved, mesh))[0]
+        return result, jax.tree.map(lambda g: g.sum(0), grads)
+
+    return sharpness_aware
+
+
+def perturbation(grads, rho):
+    """rho g / |g|, the norm over all leaves; 0 where g is 0."""
+    length = jnp.maximum(optax.global_norm(grads), 1e-12)
+    return jax.tree.map(lambda g: rho * g / length, grads)
+
+
+def _groups(size, sam, mesh):
+    """How many groups a batch has.
+
+    Raises:
+        BadInput: the batch is not made of whole groups, or they do not spread evenly.
+    """
+    parts = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    if size % (sam.group * parts):
+        raise BadInput(
+            f"config.batch = {size} is not a multiple of config.optim.sam_group = "
+            f"{sam.group} times {parts} devices; change one of them."
+        )
+    return size // sam.group
+
+
+def _spread(tree, mesh):
+    """Copies per group, each on the device of its group."""
+    if mesh is None:
+        return tree
+    place = jax.lax.with_sharding_constraint
+    return jax.tree.map(lambda x: place(x, group_sharding(mesh, x.ndim)), tree)
+
+
 def ema_update(ema, params, step, decay):
     """The moving average of the parameters; young averages forget faster.
 
@@ -48,4 +137,5 @@ def ema_update(ema, params, step, decay):
     """
     n = step.astype(jnp.float32)
     rate = 1 - jnp.minimum(decay, (1 + n) / (10 + n))
-    return optax.incremental_update(params, ema, rate)
+    # in this form a leaf that never changes keeps its bits
+    return jax.tree.map(lambda old, new: old + rate * (new - old), ema, params)
