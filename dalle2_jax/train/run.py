@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from dalle2_jax.components import STAGES
 from dalle2_jax.config import build, plain
+from dalle2_jax.decoder.bsr import RECIPES
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig
@@ -55,9 +56,17 @@ class Corrupt:
 
     drop_image: float = 0.0  # share of examples without z_i
     drop_text: float = 0.0  # share of examples without the caption
-    blur: float = 0.0  # probability of blurring the low-resolution picture
-    noise: float = 0.0  # largest deviation of noise added to it, of [-1, 1]
+    kind: str = "blur"  # of the low-resolution picture; or "bsr", "bsr_light"
+    blur: float = 0.0  # "blur": probability of blurring the low-resolution picture
+    noise: float = 0.0  # "blur": largest deviation of noise added to it, of [-1, 1]
     crop: float = 1.0  # side of the training crop as a fraction of the picture
+
+    def __post_init__(self):
+        kinds = ("blur", *RECIPES)
+        assert self.kind in kinds, f"kind must be one of {', '.join(kinds)}"
+        assert self.kind == "blur" or not (self.blur or self.noise), (
+            f"blur and noise belong to kind=blur, {self.kind} has its own"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
