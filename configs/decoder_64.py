@@ -59,6 +59,35 @@ def paper():
     )
 
 
+def karlo():
+    """Karlo's sizes: 320 channels, captions as CLIP ViT-L/14 encodes them.
+
+    893,318,086 parameters; drops and sampling as published, the rest as in the paper.
+    """
+    config = paper()
+    config.model = {
+        "size": 64,
+        "clip": 768,
+        "text_width": 768,
+        "pooled_text": True,
+        "unet": {
+            "channels": 320,
+            "multiples": (1, 2, 3, 4),
+            "depth": 3,
+            "attend": (2, 4, 8),
+            "head_width": 64,
+            "out_channels": 6,
+            "context_width": 1536,
+            "remat": True,
+            "dtype": "bfloat16",
+        },
+    }
+    config.corrupt = {"drop_image": 0.1, "drop_text": 0.3}
+    config.sampling = {"steps": "25", "guidance": 8.0, "clip": 1.0}
+    config.data.context = 77
+    return config
+
+
 def small():
     """The quickstart's: 16 px, 32 channels, and a spatial map made from z_i.
 
@@ -135,6 +164,7 @@ def emoji():
 
 VARIANTS = {
     "paper": paper,
+    "karlo": karlo,
     "small": small,
     "small_paper": small_paper,
     "pairs": pairs,

@@ -43,6 +43,29 @@ def paper():
     )
 
 
+def karlo():
+    """Karlo's sizes, 1,022,030,080 parameters, in whitened ViT-L/14 space.
+
+    Drop and sampling as published, the rest as in the paper.
+    """
+    config = paper()
+    config.model = {
+        "clip": 768,
+        "width": 2048,
+        "depth": 20,
+        "heads": 32,
+        "context": 77,
+        "text_width": 768,
+        "null": "empty",
+        "whiten": True,
+        "dtype": "bfloat16",
+    }
+    config.corrupt.drop_text = 0.2
+    config.sampling = {"steps": "25", "guidance": 4.0, "clip": 5.0, "candidates": 1}
+    config.data.context = 77
+    return config
+
+
 def small():
     """The quickstart's: two layers of width 96 over a 64-dimensional CLIP space."""
     config = paper()
@@ -80,7 +103,13 @@ def emoji():
     return config
 
 
-VARIANTS = {"paper": paper, "small": small, "pairs": pairs, "emoji": emoji}
+VARIANTS = {
+    "paper": paper,
+    "karlo": karlo,
+    "small": small,
+    "pairs": pairs,
+    "emoji": emoji,
+}
 
 
 def get_config(variant="paper"):

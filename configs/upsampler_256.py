@@ -44,6 +44,18 @@ def paper():
     )
 
 
+def karlo():
+    """Karlo's sizes, 691,579,523 parameters: bicubic enlargement, time is added.
+
+    Karlo's last step has a network of its own: train it as stage "upsampler_last".
+    """
+    config = paper()
+    config.model.resize = "bicubic"
+    config.model.unet.update(scale_shift=False, dropout=0.0)
+    config.sampling = {"steps": "7", "clip": 1.0}
+    return config
+
+
 def small():
     """The quickstart's: 16 -> 64 px, x_0 as a residual on the enlarged picture."""
     config = paper()
@@ -78,7 +90,7 @@ def emoji():
     return config
 
 
-VARIANTS = {"paper": paper, "small": small, "emoji": emoji}
+VARIANTS = {"paper": paper, "karlo": karlo, "small": small, "emoji": emoji}
 
 
 def get_config(variant="paper"):
