@@ -16,7 +16,10 @@ VERBS = (
     "inspect",
     "doctor",
     "parity",
+    "import",
+    "export",
 )
+FILES = {"import": "import_weights", "export": "export_weights"}  # else as the verb
 EXIT = {BadInput: 2, Failed: 1, Preempted: 75}
 
 
@@ -28,7 +31,7 @@ def parser():
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in VERBS:
-        verb = importlib.import_module(f"dalle2_jax.cli.{name}")
+        verb = importlib.import_module(f"dalle2_jax.cli.{FILES.get(name, name)}")
         sub = verbs.add_parser(
             verb.NAME,
             help=verb.HELP,

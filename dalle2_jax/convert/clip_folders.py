@@ -1,0 +1,226 @@
+"""CLIP models from their publishers' files and back: Hugging Face, OpenAI, OpenCLIP."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from dalle2_jax.convert import openai_clip
+from dalle2_jax.convert.containers import read_state, weights_in
+from dalle2_jax.convert.diffusers_configs import (
+    hf_image_json,
+    hf_text_json,
+    preprocessor_json,
+)
+from dalle2_jax.convert.parts import (
+    File,
+    Part,
+    check_plain,
+    read_config,
+    read_tokenizer,
+    standard_tokenizer,
+)
+from dalle2_jax.convert.rename import export_params
+from dalle2_jax.errors import BadInput
+
+HF_TOWER = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": 512}
+HF_TEXT = {  # transformers writes only what differs from these
+    **HF_TOWER,
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+HF_IMAGE = {
+    **HF_TOWER,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+}
+MAX_SCALE = np.float32(np.log(100))
+
+
+def hf_parts(folder, override):
+    """The "clip" part of a folder written by transformers.CLIPModel."""
+    folder = Path(folder)
+    config = read_config(folder / "config.json")
+    config = {
+        "projection_dim": config.get("projection_dim", 512),
+        "text_config": {**HF_TEXT, **config.get("text_config", {})},
+        "vision_config": {**HF_IMAGE, **config.get("vision_config", {})},
+    }
+    cfg = openai_clip.hf_config(config)
+    cfg = _with_pixels(cfg, folder / "preprocessor_config.json")
+    path = weights_in(folder)
+    yield Part(
+        "clip",
+        cfg,
+        read_state(path),
+        openai_clip.hf_table(cfg),
+        str(path),
+        ignored=openai_clip.IGNORED,
+    )
+
+
+def hf_towers(text_folder, image_folder, processor):
+    """ClipConfig, state and rows of separate text and image towers (diffusers).
+
+    image_folder and processor may be absent: then there is no image tower. Neither
+    holds a logit scale; CLIP's own largest, 100, takes its place.
+    """
+    where = text_folder / "config.json"
+    config = {**HF_TEXT, **read_config(where)}
+    text, clip = openai_clip.hf_text_config(config), config["projection_dim"]
+    state, image = read_state(weights_in(text_folder)), None
+    rows = openai_clip.hf_text_table(text, "text/")
+    if image_folder.is_dir():
+        config = {**HF_IMAGE, **read_config(image_folder / "config.json")}
+        image = openai_clip.hf_image_config(config)
+        state |= read_state(weights_in(image_folder))
+        rows += openai_clip.hf_image_table(image, "image/")
+    cfg = openai_clip.ClipConfig(clip, image, text)
+    cfg = _with_pixels(cfg, processor) if image else cfg
+    rows.append(openai_clip.Row("logit_scale", ("log_scale",), openai_clip.SAME))
+    return cfg, {**state, "logit_scale": MAX_SCALE}, rows
+
+
+def hf_files(model):
+    """A folder for transformers.CLIPModel and CLIPTokenizer."""
+    cfg = _vit(model, "A Hugging Face CLIP")
+    text = hf_text_json(cfg.text, cfg.clip, model.tokenizer)
+    image = hf_image_json(cfg.image, cfg.clip)
+    config = {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": cfg.clip,
+        "logit_scale_init_value": 2.6592,
+        "text_config": text,
+        "vision_config": image,
+    }
+    state = export_params(model.clip.params, openai_clip.hf_table(cfg))
+    return [
+        File("config.json", config),
+        File("model", state, True, "pytorch_model.bin"),
+        File("preprocessor_config.json", preprocessor_json(cfg.image)),
+    ]
+
+
+def openai_parts(path, override):
+    """The "clip" part of OpenAI's TorchScript archive, sizes read from its shapes."""
+    state = read_state(path)
+    try:
+        arguments = openai_clip.openai_arguments(state)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    cfg = openai_clip.openai_config(arguments)
+    table = openai_clip.openai_table(cfg)
+    ignored = openai_clip.IGNORED
+    yield Part("clip", cfg, state, table, str(path), ignored=ignored)
+
+
+def openai_files(model):
+    """OpenAI's names, without the script around them; clip.load takes the .pt form."""
+    cfg = model.clip.cfg
+    if cfg.image is None:
+        raise BadInput("OpenAI's CLIP has two towers; this model has no image tower.")
+    plain = {"stem": "patch", "head": "class", "activation": "quick_gelu"}
+    check_plain(cfg.image, plain, "OpenAI's CLIP")
+    heads = cfg.text.width // 64
+    plain = {"activation": "quick_gelu", "pool": "argmax", "heads": heads}
+    check_plain(cfg.text, plain, "OpenAI's CLIP")
+    state = export_params(model.clip.params, openai_clip.openai_table(cfg))
+    return [File("clip", state, True, "clip.pt")]
+
+
+def openclip_parts(folder, override):
+    """The "clip" part of an OpenCLIP folder, or of its bare weights and --config."""
+    folder = Path(folder)
+    path = folder if folder.is_file() else weights_in(folder)
+    config = override
+    if folder.is_dir():
+        config = read_config(folder / "open_clip_config.json") | override
+    if "model_cfg" not in config:
+        raise BadInput(
+            f"{path} does not say its activation and head width; give its "
+            "open_clip_config.json with --config."
+        )
+    cfg = openai_clip.openclip_config(config["model_cfg"])
+    pixels = config.get("preprocess_cfg", {})
+    cfg = _pixels(cfg, pixels.get("mean"), pixels.get("std"))
+    state = read_state(path)
+    prefix = "text." if "text.ln_final.weight" in state else ""
+    table = openai_clip.openai_table(cfg, prefix)
+    ignored = [*openai_clip.IGNORED, "attn_mask", "text.attn_mask"]
+    yield Part("clip", cfg, state, table, str(path), ignored=tuple(ignored))
+
+
+def openclip_files(model):
+    """A folder for open_clip: open_clip_config.json and the weights."""
+    cfg = _vit(model, "An OpenCLIP model")
+    image, text = cfg.image, cfg.text
+    check_plain(text, {"activation": image.activation, "pool": "argmax"}, "OpenCLIP")
+    if image.activation not in ("gelu", "quick_gelu"):
+        raise BadInput(f"OpenCLIP cannot express the activation {image.activation!r}.")
+    vision_cfg = {
+        "image_size": image.size,
+        "layers": image.depth,
+        "width": image.width,
+        "head_width": image.width // image.heads,
+        "patch_size": image.patch,
+        "mlp_ratio": image.mlp_ratio,
+    }
+    text_cfg = {
+        "context_length": text.context,
+        "vocab_size": text.vocab,
+        "width": text.width,
+        "heads": text.heads,
+        "layers": text.depth,
+        "mlp_ratio": text.mlp_ratio,
+    }
+    model_cfg = {"embed_dim": cfg.clip, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    model_cfg["quick_gelu"] = image.activation == "quick_gelu"
+    pixels = {"mean": list(image.mean), "std": list(image.std)}
+    state = export_params(model.clip.params, openai_clip.openai_table(cfg))
+    return [
+        File(
+            "open_clip_config.json", {"model_cfg": model_cfg, "preprocess_cfg": pixels}
+        ),
+        File("open_clip_model", state, True, "open_clip_pytorch_model.bin"),
+    ]
+
+
+def clip_tokenizer(source, cfg):
+    """The tokenizer beside the weights, or CLIP's own where the sizes say so."""
+    folder = Path(source)
+    names = ("merges.txt", "tokenizer.json")
+    if folder.is_dir() and any((folder / name).is_file() for name in names):
+        return read_tokenizer(folder)
+    return standard_tokenizer(cfg)
+
+
+def _vit(model, target):
+    """The ClipConfig of an exportable ViT CLIP; BadInput for anything else."""
+    cfg = model.clip.cfg
+    if cfg.image is None:
+        raise BadInput(f"{target} has two towers; this model has no image tower.")
+    check_plain(cfg.image, {"stem": "patch", "head": "class", "blocks": ()}, target)
+    return cfg
+
+
+def _with_pixels(cfg, path):
+    config = read_config(path) if path.is_file() else {}
+    return _pixels(cfg, config.get("image_mean"), config.get("image_std"))
+
+
+def _pixels(cfg, mean, std):
+    """The ClipConfig with the publisher's mean and deviation of pixels."""
+    if not (mean and std):
+        return cfg
+    image = dataclasses.replace(cfg.image, mean=tuple(mean), std=tuple(std))
+    return dataclasses.replace(cfg, image=image)

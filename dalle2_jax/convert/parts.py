@@ -1,0 +1,123 @@
+"""What importers hand over and exporters write: components and foreign files."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dalle2_jax.components import STAGES
+from dalle2_jax.data.tokens import Tokenizer
+from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.init import param_shapes
+
+OPENAI_VOCAB = 49_408  # ids of the vocabulary that published CLIP models share
+
+
+class Part(NamedTuple):
+    """One component of a model directory and the foreign weights that fill it.
+
+    stage, cfg: as in components.STAGES; state: {foreign key: array}; rows: the table;
+    where: what errors call the source; noise: Noise or None; sampling: fields of
+    unclip.Sampling; ignored: keys without weights; notes: sentences for the user;
+    origin: what an export must know to write the same file again.
+    """
+
+    stage: str
+    cfg: Any
+    state: dict
+    rows: list
+    where: str
+    noise: Any = None
+    sampling: dict | None = None
+    ignored: tuple = ()
+    notes: tuple = ()
+    origin: dict | None = None
+
+
+class File(NamedTuple):
+    """One file of an export. content: str, a JSON-able dict, or arrays to be written.
+
+    weights: content is a tree of arrays; name is without its ending then.
+    """
+
+    name: str
+    content: Any
+    weights: bool = False
+    torch_name: str = ""  # name of the torch file where the family has one of its own
+
+
+def shapes_of(stage, cfg):
+    """The parameter tree of a stage as ShapeDtypeStructs."""
+    _, network, example = STAGES[stage]
+    return param_shapes(network(cfg), *example(cfg))
+
+
+def read_config(path):
+    """The object in a JSON file of a source.
+
+    Raises:
+        BadInput: absent, no JSON, or no object.
+    """
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing; download the folder again.") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is no readable JSON ({error}).") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} holds no JSON object.")
+    return config
+
+
+def check_fixed(config, fixed, where):
+    """Refuses values with which a foreign config names another network.
+
+    Raises:
+        BadInput: names the field.
+    """
+    for field, value in fixed.items():
+        if config.get(field, value) != value:
+            raise BadInput(
+                f"{where}: {field} is {config[field]!r}; only {value!r} is supported."
+            )
+
+
+def check_plain(config, fixed, target):
+    """Refuses fields of one of our configurations that a format cannot express.
+
+    Raises:
+        BadInput: names the field and its value.
+    """
+    for field, value in fixed.items():
+        found = getattr(config, field)
+        if found != value:
+            raise BadInput(
+                f"{target} cannot express {type(config).__name__}.{field} = {found!r} "
+                f"(only {value!r})."
+            )
+
+
+def read_tokenizer(folder):
+    """The CLIP tokenizer of a folder: vocab.json and merges.txt, or tokenizer.json.
+
+    Raises:
+        BadInput: neither is there, or it is no CLIP vocabulary.
+    """
+    folder = Path(folder)
+    if (folder / "merges.txt").is_file() or not (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder)
+    where = folder / "tokenizer.json"
+    model = read_config(where).get("model", {})
+    pairs = model.get("merges", [])
+    pairs = [pair.split() if isinstance(pair, str) else pair for pair in pairs]
+    try:
+        made = Tokenizer(pairs)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{where} is no CLIP tokenizer: {error}.") from error
+    if model.get("vocab") != made.vocabulary:
+        raise BadInput(f"{where} is no CLIP tokenizer: its ids are in another order.")
+    return made
+
+
+def standard_tokenizer(cfg):
+    """CLIP's own tokenizer for a ClipConfig of its vocabulary, else None."""
+    return Tokenizer.openai() if cfg.text.vocab == OPENAI_VOCAB else None
