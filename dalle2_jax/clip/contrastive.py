@@ -83,20 +83,29 @@ def normalised(z):
     return z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-24))
 
 
-def contrastive_loss(z_image, z_text, log_scale):
+def contrastive_loss(z_image, z_text, log_scale, axis=None):
     """Symmetric cross-entropy over all pairs of the batch (CLIP, figure 3).
 
     z_image, z_text: float32 unit vectors [b, clip]; log_scale scalar, capped at ln 100.
+    axis: name of a mapped axis over which the batch is split, or None: then b are the
+    examples of this part, the others come from `all_gather`, which gradients pass.
     Returns (loss, metrics); metrics: accuracy of retrieval both ways, the scale.
     """
     scale = jnp.exp(jnp.minimum(log_scale, MAX_LOG_SCALE))
-    logits = scale * jnp.einsum("id,td->it", z_image, z_text)
-    own = jnp.arange(len(logits))
-    to_text = -jax.nn.log_softmax(logits, axis=1)[own, own]
-    to_image = -jax.nn.log_softmax(logits, axis=0)[own, own]
+    here = jnp.arange(len(z_image))
+    if axis is None:
+        texts = scale * jnp.einsum("id,td->it", z_image, z_text)
+        own, images = here, texts.T
+    else:
+        all_image, all_text = jax.lax.all_gather((z_image, z_text), axis, tiled=True)
+        texts = scale * jnp.einsum("id,td->it", z_image, all_text)
+        images = scale * jnp.einsum("td,id->ti", z_text, all_image)
+        own = here + jax.lax.axis_index(axis) * len(here)
+    to_text = -jax.nn.log_softmax(texts, axis=1)[here, own]
+    to_image = -jax.nn.log_softmax(images, axis=1)[here, own]
     metrics = {
-        "image_to_text": jnp.mean(jnp.argmax(logits, 1) == own),
-        "text_to_image": jnp.mean(jnp.argmax(logits, 0) == own),
+        "image_to_text": jnp.mean(jnp.argmax(texts, 1) == own),
+        "text_to_image": jnp.mean(jnp.argmax(images, 1) == own),
         "scale": scale,
     }
     return jnp.mean(to_text + to_image) / 2, metrics

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from dalle2_jax.errors import BadInput
-from dalle2_jax.shard.mesh import group_sharding
 
 SAM_AXIS = "sam_groups"  # losses that compare examples gather over it
 
@@ -91,7 +92,8 @@ def gradient(loss, sam=None, mesh=None):
 
         own = jax.tree.map(lambda w: jnp.broadcast_to(w, (groups, *w.shape)), params)
         result, local = jax.value_and_grad(whole, has_aux=True)(_spread(own, mesh))
-        moved = jax.tree.map(jnp.add, own, jax.vmap(perturbation, (0, None))(local, sam.rho))
+        step = jax.vmap(lambda g: perturbation(g, sam.rho))(local)
+        moved = jax.tree.map(jnp.add, own, step)
         grads = jax.grad(whole, has_aux=True)(_spread(moved, mesh))[0]
         return result, jax.tree.map(lambda g: g.sum(0), grads)
 
@@ -123,8 +125,12 @@ def _spread(tree, mesh):
     """Copies per group, each on the device of its group."""
     if mesh is None:
         return tree
-    place = jax.lax.with_sharding_constraint
-    return jax.tree.map(lambda x: place(x, group_sharding(mesh, x.ndim)), tree)
+
+    def one(x):
+        spec = P(("data", "fsdp"), *[P.UNCONSTRAINED] * (x.ndim - 1))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    return jax.tree.map(one, tree)
 
 
 def ema_update(ema, params, step, decay):

@@ -3,12 +3,13 @@
 import jax
 import optax
 
+from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import batch_sharding, replicated
-from dalle2_jax.train.optim import ema_update
+from dalle2_jax.train.optim import ema_update, gradient
 from dalle2_jax.train.state import TrainState, state_layout
 
 
-def train_step(state, frozen, batch, key, *, loss, tx, decay):
+def train_step(state, frozen, batch, key, *, grad, tx, decay):
     """One update.
 
     Args:
@@ -17,7 +18,7 @@ def train_step(state, frozen, batch, key, *, loss, tx, decay):
         batch: tree of arrays [batch, ...].
         key: the run's key; the step folds its number into it, so that randomness is a
             function of (seed, step, sample index) on any number of devices.
-        loss: (params, frozen, batch, key) -> (scalar, metrics).
+        grad: (params, frozen, batch, key) -> ((scalar, metrics), gradient).
         tx: optax gradient transformation.
         decay: EMA decay.
 
@@ -25,7 +26,6 @@ def train_step(state, frozen, batch, key, *, loss, tx, decay):
         The next state, and float32 scalars by name (loss and gradient norm included).
     """
     key = jax.random.fold_in(key, state.step)
-    grad = jax.value_and_grad(loss, has_aux=True)
     (value, metrics), grads = grad(state.params, frozen, batch, key)
     updates, opt = tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -35,11 +35,19 @@ def train_step(state, frozen, batch, key, *, loss, tx, decay):
     return TrainState(state.step + 1, params, ema, opt), metrics
 
 
-def jit_step(state, mesh, *, loss, tx, decay):
-    """`train_step` compiled for a mesh; the state is donated."""
+def jit_step(state, mesh, *, loss, tx, decay, sam=None):
+    """`train_step` compiled for a mesh; the state is donated.
+
+    loss: (params, frozen, batch, key) -> (scalar, metrics). sam: Sam or None.
+
+    Raises:
+        BadInput: the network has BatchNorm, whose statistics no step would follow.
+    """
+    _refuse_statistics(state.params)
+    grad = gradient(loss, sam, mesh)
 
     def step(state, frozen, batch, key):
-        return train_step(state, frozen, batch, key, loss=loss, tx=tx, decay=decay)
+        return train_step(state, frozen, batch, key, grad=grad, tx=tx, decay=decay)
 
     layout = state_layout(state, mesh)
     whole = replicated(mesh)
@@ -49,3 +57,14 @@ def jit_step(state, mesh, *, loss, tx, decay):
         out_shardings=(layout, whole),
         donate_argnums=0,
     )
+
+
+def _refuse_statistics(params):
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith("/variance"):
+            raise BadInput(
+                f"{name} is a BatchNorm statistic, which training does not follow: "
+                "ResNet image towers can be imported and used, not trained; choose a "
+                "ViT (config.model.image.blocks empty)."
+            )
