@@ -28,7 +28,9 @@ from dalle2_jax.decoder.upsampler import Upsampler, UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.init import init_params, param_shapes
-from dalle2_jax.prior import diffusion
+from dalle2_jax.prior import autoregressive, dalle2_pytorch, diffusion
+from dalle2_jax.prior.autoregressive import Autoregressive, AutoregressiveConfig
+from dalle2_jax.prior.dalle2_pytorch import Dalle2PytorchConfig, Dalle2PytorchPrior
 from dalle2_jax.prior.diffusion import Prior, PriorConfig
 
 FORMAT = 1
@@ -36,6 +38,12 @@ STAGES = {  # configuration, network, shapes of its arguments
     "clip": (ClipConfig, Clip, contrastive.example),
     "noised_clip": (NoisedClipConfig, NoisedClip, noised.example),
     "prior": (PriorConfig, Prior, diffusion.example),
+    "prior_dalle2_pytorch": (
+        Dalle2PytorchConfig,
+        Dalle2PytorchPrior,
+        dalle2_pytorch.example,
+    ),
+    "autoregressive": (AutoregressiveConfig, Autoregressive, autoregressive.example),
     "decoder": (DecoderConfig, Decoder, decoder.example),
     "upsampler": (UpsamplerConfig, Upsampler, upsampler.example),
     # another network for the last step of the upsampler's walk (Karlo)
@@ -51,7 +59,7 @@ STAGES = {  # configuration, network, shapes of its arguments
 
 
 class Component(NamedTuple):
-    """One network: its configuration, noise process (None for CLIP) and weights."""
+    """One network: configuration, noise process (None if it has none) and weights."""
 
     cfg: Any
     noise: Any

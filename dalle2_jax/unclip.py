@@ -23,12 +23,17 @@ from dalle2_jax.decoder.decoder import Condition, Decoder
 from dalle2_jax.decoder.decoder import nothing as no_condition
 from dalle2_jax.decoder.upsampler import Upsampler
 from dalle2_jax.diffusion.guidance import guided
-from dalle2_jax.diffusion.samplers import ddim, ddpm, denoiser, initial_noise, sample
-from dalle2_jax.diffusion.schedule import rows
+from dalle2_jax.diffusion.samplers import initial_noise
+from dalle2_jax.diffusion.walk import sample_keys, stage_keys, walk
 from dalle2_jax.errors import BadInput
+from dalle2_jax.prior.autoregressive import codes_of, draw_codes
 from dalle2_jax.prior.best_of_two import closest
+from dalle2_jax.prior.codes import decode
+from dalle2_jax.prior.dalle2_pytorch import sample_z_image
 from dalle2_jax.prior.diffusion import Prior, Text, from_scaled
 from dalle2_jax.prior.diffusion import nothing as no_text
+
+PRIORS = ("prior", "prior_dalle2_pytorch", "autoregressive")  # the first one serves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +47,15 @@ class Sampling:
     clip: float = 0.0  # bound on predicted x_0; 0: none
     empty: bool = False  # guidance away from the empty caption, not from a dropped one
     candidates: int = 2  # diffusion prior: draws per z_i; the closest to z_t is kept
+    temperature: float = 1.0  # autoregressive prior; 0: the likeliest codes
+    percentile: float = 50.0  # autoregressive prior: z_i . z_t is drawn from above it
 
     def __post_init__(self):
         known = ("ancestral", "ddim")
         assert self.sampler in known, f"sampler must be one of {', '.join(known)}"
+        assert self.candidates >= 1, "candidates must be at least 1"
+        assert self.temperature >= 0, "temperature must not be negative"
+        assert 0 <= self.percentile < 100, "percentile must lie in 0 to below 100"
 
 
 class Caption(NamedTuple):
@@ -63,10 +73,15 @@ class Caption(NamedTuple):
 
 
 class UnCLIP(NamedTuple):
-    """A loaded model directory; a stage that it does not hold is None."""
+    """A loaded model directory; a stage that it does not hold is None.
+
+    Where there are several priors, z_i comes from the first of PRIORS.
+    """
 
     clip: Any = None
     prior: Any = None
+    prior_dalle2_pytorch: Any = None
+    autoregressive: Any = None
     decoder: Any = None
     upsampler: Any = None
     upsampler_last: Any = None
@@ -132,31 +147,6 @@ def decoder_condition(caption, z_image, unit=True):
     )
 
 
-def sample_keys(seed, first, count):
-    """One key per sample: a function of (seed, sample index) alone."""
-    root = jax.random.key(seed)
-    index = jnp.arange(first, first + count)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(index)
-
-
-def _walk(model, noise, how, x, keys, last=None):
-    """x_T to x_0 along the table; `last`, where given, takes the last row alone."""
-    step = ddpm if how.sampler == "ancestral" else ddim(how.eta)
-    table = rows(noise.schedule, noise.steps, how.steps)
-    parts = [(model, slice(None))]
-    if last is not None:
-        parts = [(model, slice(-1)), (last, slice(-1, None))]
-    for network, part in parts:
-        denoise = denoiser(network, noise, how.clip or None)
-        some = jax.tree.map(lambda column, part=part: column[part], table)
-        x = sample(step, denoise, x, some, keys)
-    return x
-
-
-def _stage_keys(keys, number):
-    return jax.vmap(lambda k: jax.random.fold_in(k, number))(keys)
-
-
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
 def sample_prior(params, caption, keys, *, cfg, noise, how, empty=None):
     """unCLIP §2.2: z_i of each caption, the best of `how.candidates` draws.
@@ -181,7 +171,7 @@ def sample_prior(params, caption, keys, *, cfg, noise, how, empty=None):
     count = how.candidates
     many = jax.tree.map(lambda x: jnp.concatenate([x] * count), caption)
     text, null = prior_text(many, cfg.null), None
-    keys = jnp.concatenate([_stage_keys(keys, 100 + i) for i in range(count)])
+    keys = jnp.concatenate([stage_keys(keys, 100 + i) for i in range(count)])
 
     def predict(z_noised, t, text):
         return Prior(cfg).apply({"params": params}, z_noised, t, text)
@@ -191,10 +181,23 @@ def sample_prior(params, caption, keys, *, cfg, noise, how, empty=None):
     elif how.guidance != 1:
         null = no_text(text)
     model = guided(predict, text, null, how.guidance)
-    z = _walk(model, noise, how, initial_noise(keys, (cfg.clip,)), keys)
+    z = walk(model, noise, how, initial_noise(keys, (cfg.clip,)), keys)
     z = from_scaled(cfg, params, z)
     z = (z if cfg.whiten else normalised(z)).reshape(count, -1, cfg.clip)
     return closest(z, caption.pooled) if count > 1 else z[0]
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
+def sample_autoregressive(params, caption, keys, *, cfg, noise, how):
+    """unCLIP §2.2: z_i of each Caption, code after code: [b, clip], unit norm.
+
+    Arguments as for sample_prior; noise is not used. Of `how` count guidance,
+    temperature and percentile.
+    """
+    ways = how.guidance, how.temperature, how.percentile
+    keys = stage_keys(keys, 100)
+    codes = draw_codes(params, prior_text(caption), keys, cfg, *ways)
+    return normalised(decode(codes_of(params), codes))
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
@@ -204,7 +207,7 @@ def sample_decoder(params, condition, keys, *, cfg, noise, how, empty=None):
     empty: Caption [1, ...] of the empty caption; with how.empty guidance contrasts with
     it instead of with no caption at all.
     """
-    keys = _stage_keys(keys, 200)
+    keys = stage_keys(keys, 200)
 
     def predict(x_t, t, condition):
         return Decoder(cfg).apply({"params": params}, x_t, t, condition)
@@ -212,16 +215,10 @@ def sample_decoder(params, condition, keys, *, cfg, noise, how, empty=None):
     null = no_condition(condition)
     if how.empty and how.guidance != 1:
         blank = _like(empty, condition)
-        null = condition._replace(
-            tokens=blank.tokens,
-            pooled=blank.pooled,
-            states=blank.states,
-            mask=blank.mask,
-            keep_image=null.keep_image,
-        )
+        null = condition._replace(**blank._asdict(), keep_image=null.keep_image)
     model = guided(predict, condition, null, how.guidance, noise.learned_variance)
     x_T = initial_noise(keys, (cfg.size, cfg.size, 3))
-    return jnp.clip(_walk(model, noise, how, x_T, keys), -1, 1)
+    return jnp.clip(walk(model, noise, how, x_T, keys), -1, 1)
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
@@ -230,7 +227,7 @@ def sample_upsampler(params, low_res, keys, *, cfg, noise, how, last=None):
 
     last: parameters of another network of the same sizes, for the last step (Karlo).
     """
-    keys = _stage_keys(keys, 300)
+    keys = stage_keys(keys, 300)
 
     def network(params):
         return lambda x_t, t: Upsampler(cfg).apply({"params": params}, x_t, t, low_res)
@@ -238,7 +235,7 @@ def sample_upsampler(params, low_res, keys, *, cfg, noise, how, last=None):
     shape = (low_res.shape[1] * cfg.factor, low_res.shape[2] * cfg.factor, 3)
     x_T = initial_noise(keys, shape)
     end = None if last is None else network(last)
-    return jnp.clip(_walk(network(params), noise, how, x_T, keys, end), -1, 1)
+    return jnp.clip(walk(network(params), noise, how, x_T, keys, end), -1, 1)
 
 
 def _like(empty, batch):
@@ -258,10 +255,10 @@ def sampling_of(component):
 
 
 def run_stage(function, component, given, keys, how=None):
-    """One of the three samplers above on a loaded component.
+    """One of the samplers above on a loaded component.
 
     Args:
-        function: sample_prior, sample_decoder or sample_upsampler.
+        function: sample_prior, sample_autoregressive, sample_decoder, sample_upsampler.
         component: what `load` returned for that stage.
         given: Caption, Condition or low-resolution pictures.
         keys: [b] keys of the samples.
@@ -289,8 +286,7 @@ def draw(model, tokens, keys, how, z_image=None, route="prior"):
     """
     caption, empty = _captions(model, tokens)
     if route == "prior":
-        function = functools.partial(sample_prior, empty=empty)
-        z_image = run_stage(function, model.prior, caption, keys, how.get("prior"))
+        z_image = draw_z_image(model, caption, keys, how, empty)
     if route in ("text", "none"):
         z_image = caption.pooled
     condition = decoder_condition(caption, z_image, model.clip.cfg.unit)
@@ -299,6 +295,26 @@ def draw(model, tokens, keys, how, z_image=None, route="prior"):
     function = functools.partial(sample_decoder, empty=empty)
     image = run_stage(function, model.decoder, condition, keys, how.get("decoder"))
     return upsample(model, image, keys, how)
+
+
+def draw_z_image(model, caption, keys, how, empty=None):
+    """z_i [b, clip] of Captions from the prior that the model holds.
+
+    Args: as in `draw`; caption and empty as in `sample_prior`.
+    """
+    stage = prior_of(model)
+    function = {
+        "prior": functools.partial(sample_prior, empty=empty),
+        "prior_dalle2_pytorch": sample_z_image,
+        "autoregressive": sample_autoregressive,
+    }[stage]
+    return run_stage(function, getattr(model, stage), caption, keys, how.get(stage))
+
+
+def prior_of(model):
+    """The stage that z_i comes from: the first of PRIORS that the model holds."""
+    held = (stage for stage in PRIORS if getattr(model, stage) is not None)
+    return next(held, PRIORS[0])
 
 
 def upsample(model, image, keys, how):
@@ -312,7 +328,7 @@ def upsample(model, image, keys, how):
         function = functools.partial(sample_upsampler, last=params)
         image = run_stage(function, first, image, keys, how.get("upsampler"))
     if second is not None:
-        keys, way = _stage_keys(keys, 400), how.get("upsampler_2")
+        keys, way = stage_keys(keys, 400), how.get("upsampler_2")
         image = run_stage(sample_upsampler, second, image, keys, way)
     return image
 
@@ -333,7 +349,7 @@ def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image
     """Pictures for captions; sample i depends on (model, caption, seed, i) alone.
 
     Args:
-        model: UnCLIP with at least clip, decoder, and the prior when route is "prior".
+        model: UnCLIP with at least clip, decoder, and a prior when route is "prior".
         captions: list of n strings.
         seed: of the run.
         batch: most samples per device program; the parts are made equally large, the
@@ -343,7 +359,7 @@ def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image
     Yields:
         uint8 [up to batch, y, x, 3], in the order of the captions.
     """
-    need = ("clip", "decoder") + (("prior",) if route == "prior" else ())
+    need = ("clip", "decoder") + ((prior_of(model),) if route == "prior" else ())
     for stage in need:
         if getattr(model, stage) is None:
             raise BadInput(f"the model holds no {stage}; train or import one first.")

@@ -26,7 +26,8 @@ from dalle2_jax.train.checkpoint import Checkpoints
 from dalle2_jax.train.loop import Stop, train
 from dalle2_jax.train.losses import LOSSES
 from dalle2_jax.train.metrics import Clock, Feed, MetricsFile, log_hook
-from dalle2_jax.train.optim import optimizer
+from dalle2_jax.train.optim import Sam, optimizer
+from dalle2_jax.train.prepare import fit_tables
 from dalle2_jax.train.run import as_dict, difference, run_from
 from dalle2_jax.train.samples import sample_hook
 from dalle2_jax.train.state import create_state, fresh_state, state_layout
@@ -70,8 +71,10 @@ def fit(run, job, show=None):
     tx = optimizer(run.optim, run.steps)
     loss = LOSSES[run.stage](run, clip_cfg)
     checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
-    state, position = begin(run, tx, mesh, checkpoints)
-    step = jit_step(state, mesh, loss=loss, tx=tx, decay=run.optim.ema)
+    prepare = functools.partial(prepared, run, clip_cfg, frozen, source, tokenizer)
+    state, position = begin(run, tx, mesh, checkpoints, prepare)
+    sam = Sam(run.optim.sam_rho, run.optim.sam_group)
+    step = jit_step(state, mesh, loss=loss, tx=tx, decay=run.optim.ema, sam=sam)
     batches = open_batches(run, source, tokenizer, position)
     feed = Feed(batches, functools.partial(to_devices, mesh))
     log = MetricsFile(job.workdir, int(state.step))
@@ -154,11 +157,14 @@ def borrow_clip(run, job, mesh):
     return clip.cfg, jax.device_put({"clip": clip.params}, replicated(mesh))
 
 
-def begin(run, tx, mesh, checkpoints):
-    """The newest intact state and its data position, or a fresh state and 0."""
+def begin(run, tx, mesh, checkpoints, prepare=lambda params, mesh: params):
+    """The newest intact state and its data position, or a fresh state and 0.
+
+    prepare: (first parameters, mesh) -> those that a fresh state starts from.
+    """
     params = initial_params(run.stage, run.model, run.seed)
     if not checkpoints.manager.all_steps():
-        return create_state(params, tx, mesh), 0
+        return create_state(prepare(params, mesh), tx, mesh), 0
     shapes = jax.eval_shape(lambda p: fresh_state(p, tx), params)
     like = jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
@@ -166,6 +172,14 @@ def begin(run, tx, mesh, checkpoints):
         state_layout(shapes, mesh),
     )
     return checkpoints.restore(like)
+
+
+def prepared(run, clip_cfg, frozen, source, tokenizer, params, mesh):
+    """First parameters with what a stage takes from the data before its first step."""
+    if run.stage != "autoregressive":
+        return params
+    batches = open_batches(run, source, tokenizer, 0)
+    return fit_tables(run, clip_cfg, frozen, params, batches, mesh)
 
 
 def open_batches(run, source, tokenizer, position):

@@ -2,19 +2,31 @@
 
 A stage brings only this. CLIP is frozen for every other stage and runs inside the step,
 on the same pictures, resized on the device.
+
+The priors need no CLIP: their losses take batches of embeddings (Embedded) as well.
+With those, LOSSES["prior"](run, None) is called with frozen = {}.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dalle2_jax.clip.contrastive import Clip, contrastive_loss
 from dalle2_jax.clip.image import preprocess
+from dalle2_jax.clip.noised import NoisedClip
+from dalle2_jax.decoder.bsr import RECIPES, bsr
 from dalle2_jax.decoder.decoder import Decoder, forget
 from dalle2_jax.decoder.degrade import blur, crops
 from dalle2_jax.decoder.upsampler import Upsampler
 from dalle2_jax.diffusion.objective import diffusion_loss, draw_times, noised
+from dalle2_jax.errors import BadInput
+from dalle2_jax.prior.autoregressive import Autoregressive, code_loss, codes_of
+from dalle2_jax.prior.codes import dot_token, encode
 from dalle2_jax.prior.diffusion import Prior, to_scaled
+from dalle2_jax.train.optim import SAM_AXIS
 from dalle2_jax.unclip import (
+    Caption,
     decoder_condition,
     encode_captions,
     encode_images,
@@ -23,13 +35,48 @@ from dalle2_jax.unclip import (
 )
 
 
+class Embedded(NamedTuple):
+    """A prior's batch without pictures.
+
+    z_image float32 [b, clip], unit norm; pooled float32 [b, clip], z_t or what stands
+    for it; states [b, n, text_width]; mask bool [b, n], True = a real token.
+    """
+
+    z_image: jax.Array
+    pooled: jax.Array
+    states: jax.Array
+    mask: jax.Array
+
+
 def clip_loss(run, clip_cfg):
     """unCLIP §2: symmetric cross-entropy over the global batch (CLIP, Figure 3)."""
+    axis = SAM_AXIS if run.optim.sam_rho else None
 
     def loss(params, frozen, batch, key):
         pixels = preprocess(run.model.image, from_uint8(batch.image))
         z = Clip(run.model).apply({"params": params}, pixels, batch.tokens)
-        return contrastive_loss(*z)
+        return contrastive_loss(*z, axis)
+
+    return loss
+
+
+def noised_clip_loss(run, clip_cfg):
+    """GLIDE section 2.4: CLIP's loss on noised pictures, each at a step of its own."""
+    size, noise = run.model.image.size, run.noise
+    if noise.steps > run.model.times:
+        raise BadInput(
+            f"config.noise.steps = {noise.steps} is more than config.model.times = "
+            f"{run.model.times}, the steps the network can be told; raise the latter."
+        )
+    axis = SAM_AXIS if run.optim.sam_rho else None
+
+    def loss(params, frozen, batch, key):
+        k_time, k_eps = jax.random.split(key)
+        x_0 = resize(batch.image, size)
+        t = draw_times(k_time, len(x_0), noise)
+        x_t = noised(x_0, jax.random.normal(k_eps, x_0.shape), t, noise)
+        z = NoisedClip(run.model).apply({"params": params}, x_t, t, batch.tokens)
+        return contrastive_loss(*z, axis)
 
     return loss
 
@@ -41,15 +88,28 @@ def prior_loss(run, clip_cfg):
     def loss(params, frozen, batch, key):
         k_noise, k_keep = jax.random.split(key)
         caption, z_image = _embed(clip_cfg, frozen, batch)
-        keep = jax.random.bernoulli(
-            k_keep, 1 - run.corrupt.drop_text, z_image.shape[:1]
-        )
-        text = prior_text(caption)._replace(keep=keep.astype(jnp.float32))
+        text = _sometimes(caption, k_keep, run.corrupt.drop_text)
 
         def model(z_noised, t):
             return Prior(cfg).apply({"params": params}, z_noised, t, text)
 
         return _denoising(model, to_scaled(cfg, params, z_image), noise, k_noise)
+
+    return loss
+
+
+def autoregressive_loss(run, clip_cfg):
+    """unCLIP §2.2: cross-entropy of the codes of z_i, in nats per code."""
+    cfg = run.model
+
+    def loss(params, frozen, batch, key):
+        caption, z_image = _embed(clip_cfg, frozen, batch)
+        text = _sometimes(caption, key, run.corrupt.drop_text)
+        codes = encode(codes_of(params), z_image)
+        dot = dot_token(params["dot_edges"], z_image, caption.pooled)
+        logits = Autoregressive(cfg).apply({"params": params}, text, dot, codes)
+        right = jnp.mean(jnp.argmax(logits, axis=-1) == codes)
+        return code_loss(logits, codes).mean(), {"accuracy": right}
 
     return loss
 
@@ -85,7 +145,10 @@ def upsampler_loss(run, clip_cfg):
         if how.crop < 1:
             high = crops(k_crop, high, how.crop, cfg.factor)
         small = (len(high), *(s // cfg.factor for s in high.shape[1:3]), 3)
-        low = worsen(jax.image.resize(high, small, "linear"), k_worse, how)
+        if how.kind in RECIPES:
+            low = bsr(k_worse, high, cfg.factor, how.kind)
+        else:
+            low = worsen(jax.image.resize(high, small, "linear"), k_worse, how)
 
         def model(x_t, t):
             rngs = {"dropout": k_dropout}
@@ -99,7 +162,9 @@ def upsampler_loss(run, clip_cfg):
 
 LOSSES = {
     "clip": clip_loss,
+    "noised_clip": noised_clip_loss,
     "prior": prior_loss,
+    "autoregressive": autoregressive_loss,
     "decoder": decoder_loss,
     "upsampler": upsampler_loss,
     "upsampler_last": upsampler_loss,
@@ -133,7 +198,16 @@ def worsen(low, key, how):
     return low
 
 
+def _sometimes(caption, key, drop):
+    """The prior's view of captions, each dropped with chance `drop`."""
+    keep = jax.random.bernoulli(key, 1 - drop, caption.pooled.shape[:1])
+    return prior_text(caption)._replace(keep=keep.astype(jnp.float32))
+
+
 def _embed(clip_cfg, frozen, batch):
+    """Caption and z_i of a batch, Captioned or Embedded."""
+    if isinstance(batch, Embedded):
+        return Caption(None, batch.pooled, batch.states, batch.mask), batch.z_image
     image = from_uint8(batch.image)
     caption = encode_captions(clip_cfg, frozen["clip"], batch.tokens)
     z_image = encode_images(clip_cfg, frozen["clip"], image)

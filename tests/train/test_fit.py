@@ -28,6 +28,10 @@ from dalle2_jax.train.step import jit_step
 TINY = {
     "clip": ("clip.py", ["model.text.depth=1", "model.image.width=16", "data.size=32"]),
     "prior": ("prior_diffusion.py", ["model.width=32", "model.depth=1"]),
+    "autoregressive": (
+        "prior_autoregressive.py",
+        ["model.codes=6", "model.decoder.width=32", "codes_from=60"],
+    ),
     "decoder": (
         "decoder_64.py",
         ["model.unet.multiples=(1,)", "model.unet.attend=(1,)", "model.size=8"],

@@ -1,0 +1,53 @@
+"""What a stage takes from the data before its first step: the codes of z_i.
+
+Fitted once, when a run begins, to the first `codes_from` pictures in the run's own
+order, and kept among the parameters: a resumed run finds them in its checkpoint.
+"""
+
+import logging
+
+import jax
+import numpy as np
+
+from dalle2_jax.prior.autoregressive import codes_of, with_codes
+from dalle2_jax.prior.codes import quality
+from dalle2_jax.shard.mesh import replicated, to_devices
+from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
+
+LOG = logging.getLogger("dalle2_jax")
+
+
+def fit_tables(run, clip_cfg, frozen, params, batches, mesh):
+    """Parameters of the autoregressive prior with its tables fitted.
+
+    Args:
+        run: Run of the stage "autoregressive".
+        clip_cfg, frozen: CLIP's configuration and {"clip": parameters}.
+        params: first parameters.
+        batches: host batches (Captioned) from the run's first sample on.
+        mesh: the run's mesh.
+    """
+
+    def embed(clip, batch):
+        z_image = encode_images(clip_cfg, clip, from_uint8(batch.image))
+        return z_image, encode_captions(clip_cfg, clip, batch.tokens).pooled
+
+    embed = jax.jit(embed, out_shardings=replicated(mesh))
+    count = -(-run.codes_from // run.batch)
+    found = [
+        jax.device_get(embed(frozen["clip"], to_devices(mesh, batch)))
+        for batch, _ in zip(batches, range(count))
+    ]
+    z_image, z_text = (np.concatenate(z)[: run.codes_from] for z in zip(*found))
+    params = with_codes(run.model, params, z_image, z_text)
+    explained, error = quality(codes_of(params), z_image)
+    LOG.info(
+        "codes of z_i: %d of %d components hold %.1f %% of the variance; with %d "
+        "buckets %.2f %% of it is lost",
+        run.model.codes,
+        run.model.clip,
+        100 * explained.sum(),
+        run.model.buckets,
+        100 * error,
+    )
+    return params
