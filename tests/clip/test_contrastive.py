@@ -1,10 +1,12 @@
 """The contrastive loss at points where its value is known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dalle2_jax.clip.contrastive import MAX_LOG_SCALE, contrastive_loss, normalised
+from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh
 
 EYE = jnp.eye(6)
 
@@ -39,3 +41,23 @@ def test_the_scale_never_exceeds_100():
 def test_normalised_survives_zero():
     z = normalised(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
     np.testing.assert_allclose(z, [[0.6, 0.8], [0, 0]], atol=1e-6)
+
+
+def test_a_batch_on_eight_devices_is_compared_as_a_whole():
+    """Loss and gradients, by sharding alone and by gathering over a mapped axis."""
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+    rng = np.random.default_rng(0)
+    z = [normalised(rng.normal(size=(16, 4)).astype("f")) for _ in range(2)]
+    grad = jax.jit(jax.value_and_grad(lambda *z: contrastive_loss(*z, 2.0)[0], (0, 1)))
+
+    def gathered(*z):
+        z = [x.reshape(8, 2, 4) for x in z]
+        part = lambda *z: contrastive_loss(*z, 2.0, "parts")[0]  # noqa: E731
+        return jnp.mean(jax.vmap(part, axis_name="parts")(*z))
+
+    whole = grad(*z)
+    spread = grad(*jax.device_put(z, batch_sharding(mesh)))
+    parts = jax.jit(jax.value_and_grad(gathered, (0, 1)))(*z)
+    for other in (spread, parts):
+        for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(whole)):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
