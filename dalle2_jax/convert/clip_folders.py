@@ -129,11 +129,13 @@ def openai_files(model):
     cfg = model.clip.cfg
     if cfg.image is None:
         raise BadInput("OpenAI's CLIP has two towers; this model has no image tower.")
-    plain = {"stem": "patch", "head": "class", "activation": "quick_gelu"}
+    quick = {"activation": "quick_gelu", "mlp_ratio": 4.0}
+    plain = {"stem": "patch", "head": "class", **quick}
     check_plain(cfg.image, plain, "OpenAI's CLIP")
-    heads = cfg.text.width // 64
-    plain = {"activation": "quick_gelu", "pool": "argmax", "heads": heads}
-    check_plain(cfg.text, plain, "OpenAI's CLIP")
+    check_plain(cfg.text, {"heads": cfg.text.width // 64, **quick}, "OpenAI's CLIP")
+    if not cfg.image.blocks:
+        check_plain(cfg.image, {"heads": cfg.image.width // 64}, "OpenAI's CLIP")
+    _check_pool(cfg.text, "OpenAI's CLIP")
     state = export_params(model.clip.params, openai_clip.openai_table(cfg))
     return [File("clip", state, True, "clip.pt")]
 
@@ -164,7 +166,8 @@ def openclip_files(model):
     """A folder for open_clip: open_clip_config.json and the weights."""
     cfg = _vit(model, "An OpenCLIP model")
     image, text = cfg.image, cfg.text
-    check_plain(text, {"activation": image.activation, "pool": "argmax"}, "OpenCLIP")
+    check_plain(text, {"activation": image.activation}, "OpenCLIP")
+    _check_pool(text, "OpenCLIP")
     if image.activation not in ("gelu", "quick_gelu"):
         raise BadInput(f"OpenCLIP cannot express the activation {image.activation!r}.")
     vision_cfg = {
@@ -211,6 +214,14 @@ def _vit(model, target):
         raise BadInput(f"{target} has two towers; this model has no image tower.")
     check_plain(cfg.image, {"stem": "patch", "head": "class", "blocks": ()}, target)
     return cfg
+
+
+def _check_pool(text, target):
+    """Refuses a text tower that does not end at the largest id."""
+    if text.pool != "argmax" and text.end_id != text.vocab - 1:
+        raise BadInput(
+            f"{target} pools at the largest id; this model pools at {text.end_id}."
+        )
 
 
 def _with_pixels(cfg, path):

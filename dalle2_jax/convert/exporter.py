@@ -43,10 +43,12 @@ FORMATS = {
         tokenizer="tokenizer",
         pad="!",  # id 0, with which Karlo pads
     ),
-    "karlo": Format(karlo_original.files, ("clip",), ("prior", "decoder", "upsampler")),
+    "karlo": Format(
+        karlo_original.files, ("clip",), ("prior", "decoder", "upsampler"), ""
+    ),
     "hf_clip": Format(clip_folders.hf_files, ("clip",), tokenizer=""),
     "openclip": Format(clip_folders.openclip_files, ("clip",), tokenizer=""),
-    "openai_clip": Format(clip_folders.openai_files, ("clip",)),
+    "openai_clip": Format(clip_folders.openai_files, ("clip",), tokenizer=""),
     "adm": Format(adm_files.files, (), ADM),
     "glide": Format(adm_files.files, (), GLIDE),
     "glide_clip": Format(adm_files.noised_files, ("noised_clip",)),

@@ -53,7 +53,9 @@ FAMILIES = {
         "folder of an UnCLIPPipeline or UnCLIPImageVariationPipeline",
     ),
     "karlo": Family(
-        karlo_original.parts, _standard, "Karlo's own .ckpt files, a folder or one"
+        karlo_original.parts,
+        clip_folders.clip_tokenizer,
+        "Karlo's own .ckpt files, a folder or one",
     ),
     "hf_clip": Family(
         clip_folders.hf_parts, clip_folders.clip_tokenizer, "Hugging Face CLIP folder"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dalle2_jax.config import build, plain
+from dalle2_jax.components import STAGES
+from dalle2_jax.config import build
 from dalle2_jax.convert.adm import MIDDLE_ONLY, guided_table
 from dalle2_jax.convert.clip_folders import openai_files, openai_parts
 from dalle2_jax.convert.containers import read, state_of
@@ -31,12 +32,8 @@ from dalle2_jax.convert.rename import (
     ones_in_front,
     weights,
 )
-from dalle2_jax.decoder.decoder import DecoderConfig
-from dalle2_jax.decoder.upsampler import UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
-from dalle2_jax.layers.unet import UNetConfig
-from dalle2_jax.prior.diffusion import PriorConfig
 
 HEAD_WIDTH = 64
 SIDES = {"decoder": 64, "upsampler": 256}  # pixels of Karlo's pictures
@@ -133,8 +130,12 @@ def upsampler_table(cfg, shapes):
     return guided_table(cfg.unet, shapes, ours="unet/")
 
 
-def unet_config(state, in_channels):
-    """UNetConfig from the shapes of a U-Net in guided-diffusion's spelling."""
+def unet_fields(state, in_channels):
+    """Fields of UNetConfig from the shapes of a U-Net in guided-diffusion's spelling.
+
+    state: {key: array}; in_channels: of x_t. Widths of heads and groups are published
+    ones.
+    """
     shape = {key: array.shape for key, array in state.items()}
     entries = 1 + max(
         int(key.split(".")[1]) for key in shape if key.startswith("output_blocks.")
@@ -148,60 +149,58 @@ def unet_config(state, in_channels):
     found = [2**i for i, first in enumerate(firsts) if f"{first}.1.qkv.weight" in shape]
     if not found and "middle_block.1.qkv.weight" in shape:
         found = MIDDLE_ONLY
-    context = shape.get("middle_block.1.encoder_kv.weight", (0, 0))[1]
     rows = shape["input_blocks.1.0.emb_layers.1.weight"][0]
-    return UNetConfig(
-        channels=channels,
-        multiples=tuple(width / channels for width in widths),
-        depth=depth,
-        attend=tuple(found),
-        head_width=HEAD_WIDTH,
-        in_channels=in_channels,
-        out_channels=shape["out.2.weight"][0],
-        context_width=context,
-        scale_shift=rows == 2 * widths[0],
-    )
+    return {
+        "channels": channels,
+        "multiples": [width / channels for width in widths],
+        "depth": depth,
+        "attend": found,
+        "head_width": HEAD_WIDTH,
+        "in_channels": in_channels,
+        "out_channels": shape["out.2.weight"][0],
+        "context_width": shape.get("middle_block.1.encoder_kv.weight", (0, 0))[1],
+        "scale_shift": rows == 2 * widths[0],
+    }
 
 
-def _prior_config(state):
+def _prior_fields(state):
     _, length, width = state["positional_embedding"].shape
-    clip = state["clip_img_proj.weight"].shape[1]
     layers = {key.split(".")[2] for key in state if key.startswith("transformer.")}
-    return PriorConfig(
-        clip=clip,
-        width=width,
-        depth=len(layers),
-        heads=width // HEAD_WIDTH,
-        context=length - 4,
-        text_width=state["text_enc_proj.weight"].shape[1],
-        null="empty",
-        whiten=True,
-    )
+    return {
+        "clip": state["clip_img_proj.weight"].shape[1],
+        "width": width,
+        "depth": len(layers),
+        "heads": max(1, width // HEAD_WIDTH),
+        "context": length - 4,
+        "text_width": state["text_enc_proj.weight"].shape[1],
+        "null": "empty",
+        "whiten": True,
+    }
 
 
-def _decoder_config(state):
-    unet = unet_config(state, state["input_blocks.0.0.weight"].shape[1])
+def _decoder_fields(state):
+    unet = unet_fields(state, state["input_blocks.0.0.weight"].shape[1])
     wide, clip = state["clip_tok_proj.weight"].shape
-    return DecoderConfig(
-        size=SIDES["decoder"],
-        unet=unet,
-        clip=clip,
-        tokens=wide // unet.context_width,
-        text_width=state["text_seq_proj.0.weight"].shape[1],
-        pooled_text=True,
-    )
+    return {
+        "size": SIDES["decoder"],
+        "unet": unet,
+        "clip": clip,
+        "tokens": wide // unet["context_width"],
+        "text_width": state["text_seq_proj.0.weight"].shape[1],
+        "pooled_text": True,
+    }
 
 
-def _upsampler_config(state):
-    unet = unet_config(state, state["input_blocks.0.0.weight"].shape[1] // 2)
-    return UpsamplerConfig(SIDES["upsampler"], unet, 4, resize="bicubic")
+def _upsampler_fields(state):
+    unet = unet_fields(state, state["input_blocks.0.0.weight"].shape[1] // 2)
+    return {"size": SIDES["upsampler"], "unet": unet, "factor": 4, "resize": "bicubic"}
 
 
-KINDS = {  # stage -> its configuration from a state, its table
-    "prior": (_prior_config, lambda cfg, shapes: prior_table(cfg)),
-    "decoder": (_decoder_config, decoder_table),
-    "upsampler": (_upsampler_config, upsampler_table),
-    "upsampler_last": (_upsampler_config, upsampler_table),
+KINDS = {  # stage -> fields of its configuration from a state, its table
+    "prior": (_prior_fields, lambda cfg, shapes: prior_table(cfg)),
+    "decoder": (_decoder_fields, decoder_table),
+    "upsampler": (_upsampler_fields, upsampler_table),
+    "upsampler_last": (_upsampler_fields, upsampler_table),
 }
 
 
@@ -267,30 +266,25 @@ def _part(stage, path, found, override):
     known = others if prefix in others else {prefix}
     if left := [k for k in whole if not k.startswith(tuple(known))]:
         raise BadInput(f"{path}: {left[0]} (one of {len(left)}) has no place in Karlo.")
-    config, table = KINDS[stage]
+    infer, table = KINDS[stage]
     try:
-        cfg = config(state)
-    except (KeyError, ValueError) as error:
+        fields = infer(state)
+    except (KeyError, ValueError, ZeroDivisionError) as error:
         raise BadInput(f"{path} is no complete {stage} of Karlo's: {error}.") from error
     if stage == "prior":
-        moments = {name: np.ravel(a) for name, a in _state(found["stats"]).items()}
-        state |= moments
-    name = "upsampler" if stage == "upsampler_last" else stage
-    cfg = _changed(cfg, override.get(name, {}), f"--config: {name}")
+        state |= {name: np.ravel(a) for name, a in _state(found["stats"]).items()}
+    change = override.get("upsampler" if stage == "upsampler_last" else stage, {})
+    cfg = build(STAGES[stage][0], _merged(fields, change), f"{path}: {stage}")
     noise, way = WAYS[stage]
     rows = table(cfg, shapes_of(stage, cfg))
     return Part(stage, cfg, state, rows, str(path), noise, way)
 
 
-def _changed(cfg, override, where):
-    """A configuration with some fields, also nested ones, replaced."""
-
-    def merge(old, new):
-        both = {**old, **new}
-        nested = [k for k in new if isinstance(old.get(k), dict)]
-        return {**both, **{k: merge(old[k], new[k]) for k in nested}}
-
-    return build(type(cfg), merge(plain(cfg), override), where)
+def _merged(fields, change):
+    """Nested fields with some of them replaced."""
+    nested = [name for name in change if isinstance(fields.get(name), dict)]
+    inner = {name: _merged(fields[name], change[name]) for name in nested}
+    return {**fields, **change, **inner}
 
 
 def files(model):

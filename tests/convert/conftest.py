@@ -1,0 +1,14 @@
+"""torch beside a torchvision that was built for another torch, as on CPU machines."""
+
+import contextlib
+
+import torch
+
+try:
+    import torchvision  # noqa: F401
+except RuntimeError:  # its operators are absent; transformers only needs their names
+    for name in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):
+            torch.library.define(
+                f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor"
+            )

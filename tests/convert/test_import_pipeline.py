@@ -1,0 +1,175 @@
+"""A whole random UnCLIPPipeline of diffusers: imported, sampled, exported, loaded."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from dalle2_jax.convert.exporter import export_weights
+from dalle2_jax.convert.importer import import_weights, recognise
+from dalle2_jax.diffusion.samplers import initial_noise
+from dalle2_jax.unclip import draw, load, sample_keys
+
+sys.path.insert(0, str(Path(__file__).parent))
+import foreign  # noqa: E402
+
+SIDES = {"prior": (foreign.CLIP,), "decoder": (8, 8, 3), "super_res": (16, 16, 3)}
+STEPS = {"prior": 25, "decoder": 25, "super_res": 7}
+PLACES = {"prior": 100, "decoder": 200, "super_res": 300}  # stage -> folded into keys
+
+
+class Saved(NamedTuple):
+    pipe: Any
+    theirs: Path
+    model: Path
+    back: Path
+    pictures: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """(the pipeline, its folder, the model directory, its export, its pictures)."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    pipe = foreign.pipeline(folder / "theirs", variation=True)
+    import_weights(folder / "theirs", folder / "model")
+    export_weights(folder / "model", folder / "back", "diffusers")
+    return Saved(
+        pipe,
+        folder / "theirs",
+        folder / "model",
+        folder / "back",
+        pictures_of(pipe),
+    )
+
+
+def noise_of(keys):
+    """Our noise in the order in which the pipeline asks for it: starts, steps."""
+    starts, steps = {}, []
+    for stage, shape in SIDES.items():
+        own = jax.vmap(lambda k, n=PLACES[stage]: jax.random.fold_in(k, n))(keys)
+        starts[f"{stage}_latents"] = to_torch(initial_noise(own, shape))
+        for i in range(STEPS[stage] - 1):
+            each = jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(own)
+            normal = jax.vmap(lambda k, s=shape: jax.random.normal(k, s))(each)
+            steps.append(to_torch(normal))
+    return starts, steps
+
+
+def to_torch(x):
+    x = np.asarray(x)
+    return torch.tensor(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x)
+
+
+def pictures_of(pipe):
+    """The pipeline's pictures of the captions with the noise of our sampler."""
+    keys = sample_keys(3, 0, len(foreign.CAPTIONS))
+    starts, steps = noise_of(keys)
+    drawn = iter(steps)
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "diffusers.schedulers.scheduling_unclip.randn_tensor",
+            lambda shape, **_: next(drawn).reshape(shape),
+        )
+        return pipe(foreign.CAPTIONS, output_type="np", **starts).images
+
+
+def test_the_pictures_are_those_of_the_pipeline(saved):
+    model = load(saved.model)
+    tokens = model.tokenizer.encode(foreign.CAPTIONS, foreign.CONTEXT)
+    keys = sample_keys(3, 0, len(tokens))
+    with jax.default_matmul_precision("highest"):
+        ours = draw(model, jnp.asarray(tokens), keys, {}) / 2 + 0.5
+    assert saved.pictures.std() > 0.1  # not one grey
+    assert np.abs(saved.pictures - np.asarray(ours)).max() < 1e-2
+
+
+def test_captions_become_the_same_ids(saved):
+    captions = [*foreign.CAPTIONS, "Über: émigré? it's 10%!", ""]
+    pads = {"padding": "max_length", "max_length": foreign.CONTEXT, "truncation": True}
+    ids = saved.pipe.tokenizer(captions, **pads).input_ids
+    ours = load(saved.model).tokenizer.encode(captions, foreign.CONTEXT)
+    np.testing.assert_array_equal(ids, ours)
+
+
+def test_export_is_the_inverse_bit_for_bit(saved):
+    there, back = foreign.states(saved.theirs), foreign.states(saved.back)
+    assert there.keys() == back.keys()
+    for file, state in there.items():
+        assert state.keys() == back[file].keys()
+        assert all(torch.equal(state[k], back[file][k]) for k in state), file
+
+
+def test_the_loader_of_an_export_gives_the_pipeline_back(saved):
+    spec = importlib.util.spec_from_file_location(
+        "load_pipeline", saved.back / "load_pipeline.py"
+    )
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    again = loader.load()
+    for name, part in saved.pipe.components.items():
+        other = getattr(again, name)
+        assert type(other) is type(part)
+        if isinstance(part, torch.nn.Module):
+            other.load_state_dict(part.state_dict(), strict=True)
+    np.testing.assert_array_equal(saved.pictures, pictures_of(loader.load()))
+
+
+def test_torch_files_hold_the_same(saved, tmp_path):
+    export_weights(saved.model, tmp_path / "back", "diffusers", torch_files=True)
+    path = tmp_path / "back" / "prior" / "diffusion_pytorch_model.bin"
+    state = torch.load(path, weights_only=True)
+    there = foreign.states(saved.theirs)["prior/diffusion_pytorch_model.safetensors"]
+    assert state.keys() == there.keys()
+    assert all(torch.equal(state[k], there[k]) for k in state)
+    import_weights(tmp_path / "back", tmp_path / "again")
+    assert (
+        foreign.states(tmp_path / "again").keys() == foreign.states(saved.model).keys()
+    )
+
+
+def test_karlos_own_spelling_is_the_same_model(saved, tmp_path):
+    """diffusers -> ours -> Karlo's files -> ours; the rows of c_qkv per head."""
+    export_weights(saved.model, tmp_path / "karlo", "karlo")
+    unet = {"head_width": 8, "groups": 8}
+    config = {
+        "prior": {"heads": 2},
+        "decoder": {"size": 8, "unet": unet},
+        "upsampler": {"size": 16, "factor": 2, "unet": unet},
+    }
+    import_weights(tmp_path / "karlo", tmp_path / "again", override=config)
+    there, again = foreign.states(saved.model), foreign.states(tmp_path / "again")
+    for file, state in there.items():
+        assert all(torch.equal(state[k], again[file][k]) for k in state), file
+    state = foreign.states(tmp_path / "karlo")["prior.safetensors"]
+    block = foreign.states(saved.theirs)["prior/diffusion_pytorch_model.safetensors"]
+    fused = state["model.transformer.resblocks.1.attn.c_qkv.weight"]
+    k = block["transformer_blocks.1.attn1.to_k.weight"]
+    assert torch.equal(fused[16:32], k[:16])  # head 0: q, k, v of 16 rows each
+    assert torch.equal(fused[64:80], k[16:])
+
+
+def test_an_image_variation_folder_has_no_prior(saved, tmp_path):
+    theirs = saved.theirs
+    copy = tmp_path / "variation"
+    copy.mkdir()
+    for part in theirs.iterdir():
+        if not part.name.startswith("prior") and part.is_dir():
+            (copy / part.name).symlink_to(part)
+    index = json.loads((theirs / "model_index.json").read_text())
+    index["_class_name"] = "UnCLIPImageVariationPipeline"
+    (copy / "model_index.json").write_text(json.dumps(index))
+    assert recognise(copy) == "diffusers"
+    import_weights(copy, tmp_path / "model")
+    model = load(tmp_path / "model")
+    assert model.prior is None and model.clip.cfg.image.size == 16
+    export_weights(tmp_path / "model", tmp_path / "back", "diffusers")
+    kind = json.loads((tmp_path / "back" / "model_index.json").read_text())
+    assert kind["_class_name"] == "UnCLIPImageVariationPipeline"
