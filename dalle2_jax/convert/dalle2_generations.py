@@ -87,9 +87,11 @@ def unpack(saved, config=None):
         }
     state = {k: v for k, v in state.items() if not k.startswith("clip.")}
     config = dict(saved.get("config") or config or {})
-    version = saved.get("version") or config.get("version")
-    config = dict(config.get("prior", config))
-    return Saved(state, {**config, "version": version}, version)
+    prior = dict(config.get("prior", config))
+    version = next(
+        filter(None, (c.get("version") for c in (saved, config, prior))), None
+    )
+    return Saved(state, {**prior, "version": version}, version)
 
 
 def recognise(state, version=None):

@@ -284,7 +284,7 @@ def _sizes(state, generation, config):
             attention=generation.attention,
             nulls=generation.null == THREE_NULLS,
             scale=float(fields["image_embed_scale"] or 0),
-            sphere=fields["sampling_clamp_l2norm"] and fields["predict_x_start"],
+            sphere=fields["sampling_clamp_l2norm"],
             sphere_start=fields["init_image_embed_l2norm"],
         )
     except (KeyError, IndexError, ValueError) as error:
@@ -336,6 +336,10 @@ def _noise(fields):
         )
     predicts = "x0" if fields["predict_x_start"] else "eps"
     predicts = "v" if fields["predict_v"] else predicts
+    if fields["sampling_clamp_l2norm"] and predicts != "x0":
+        raise BadInput(
+            "prior.sampling_clamp_l2norm is supported for priors that predict x_0 only."
+        )
     return Noise(fields["beta_schedule"], fields["timesteps"], predicts)
 
 

@@ -150,8 +150,10 @@ def lagging_rows(kind, steps, spec):
     has the variance of a chain of such levels. spec: "lucid64", the grid of 64 since
     its version 1.10.3 (one step less), or "laion64", the grid before.
     """
-    first, more = GRIDS[spec[:5]]
-    times = _truncated(first, steps, _counts(spec[5:])[0] + more)
+    (first, more), count = GRIDS[spec[:5]], _counts(spec[5:])[0]
+    if not 2 <= count <= steps:
+        raise BadInput(f"{spec} is no grid for {steps} steps; give 2 to {steps}.")
+    times = _truncated(first, steps, count + more)
     ab = alpha_bars(betas(kind, steps))
     before = np.append(1.0, ab)[np.maximum(times, 0)]  # of step t: that of t - 1
     t, now, following = times[1:], before[1:], before[:-1]
@@ -187,7 +189,8 @@ def _between(t, ab, ab_next):
     """Rows of steps t from alpha-bars to alpha-bars, all from clean to noisy."""
     beta = 1 - ab / ab_next
     variance = beta * (1 - ab_next) / (1 - ab)
-    logs = np.log(np.append(variance[1:2] if len(t) > 1 else beta, variance[1:]))
+    logs = np.append(variance[1:2] if len(t) > 1 else beta, variance[1:])
+    logs = np.log(np.maximum(logs, np.finfo(np.float32).tiny))
     columns = (ab, ab_next, 1 - ab, 1 - ab_next, beta, variance, logs, np.log(beta))
     return Rows(t[::-1].astype(np.int32), *(column[::-1] for column in columns))
 

@@ -6,16 +6,21 @@ feed-forward layers, norms without shift, and a table of time embeddings.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.diffusion.guidance import guided
+from dalle2_jax.diffusion.samplers import initial_noise
+from dalle2_jax.diffusion.walk import stage_keys, walk
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.attention import heads_of, residual_init
 from dalle2_jax.layers.transformer import UNROLLED
-from dalle2_jax.prior.diffusion import Text
+from dalle2_jax.prior.best_of_two import closest
+from dalle2_jax.prior.diffusion import Text, nothing
 
 BUCKETS = 32  # of relative positions; half of them exact, the rest logarithmic
 FARTHEST = 128  # the distance from which on the last bucket serves
@@ -85,6 +90,43 @@ def example(cfg, batch=1):
     mask = shape(cfg.context, dtype=jnp.bool_)
     text = Text(shape(cfg.clip), states, mask, shape())
     return shape(cfg.clip), shape(dtype=jnp.int32), text
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
+def sample_z_image(params, caption, keys, *, cfg, noise, how):
+    """unCLIP §2.2: z_i of each caption, the best of `how.candidates` draws.
+
+    Args:
+        params: of Dalle2PytorchPrior(cfg).
+        caption: has pooled [b, clip], states [b, n, clip], mask bool [b, n].
+        keys: [b]; sample i depends on caption i and key i alone.
+        cfg, noise, how: configuration, Noise and ways of sampling, static.
+
+    Returns:
+        float32 [b, clip], unit norm.
+
+    Raises:
+        BadInput: guidance by a prior that never learned to do without its caption.
+    """
+    if how.guidance != 1 and not cfg.nulls:
+        raise BadInput(
+            "this prior cannot be guided: its generation had no null for the caption; "
+            "set its guidance to 1."
+        )
+    keep = jnp.ones(len(keys))
+    text = Text(unit(caption.pooled), caption.states, caption.mask, keep)
+    many = jax.tree.map(lambda x: jnp.concatenate([x] * how.candidates), text)
+    keys = jnp.concatenate([stage_keys(keys, 100 + i) for i in range(how.candidates)])
+
+    def predict(z_noised, t, text):
+        return Dalle2PytorchPrior(cfg).apply({"params": params}, z_noised, t, text)
+
+    model = guided(predict, many, nothing(many), how.guidance)
+    start = initial_noise(keys, (cfg.clip,))
+    start = cfg.radius * unit(start) if cfg.sphere_start else start
+    bounded = (lambda z, t: cfg.radius * unit(model(z, t))) if cfg.sphere else model
+    z = unit(walk(bounded, noise, how, start, keys))
+    return closest(z.reshape(how.candidates, -1, cfg.clip), text.pooled)
 
 
 def frequencies(rotated):

@@ -142,3 +142,36 @@ def test_noise_that_is_none(field, value):
 def test_an_unknown_schedule_is_named():
     with pytest.raises(BadInput, match="quadratic"):
         betas("quadratic", 1000)
+
+
+@pytest.mark.parametrize(
+    "spec, times", [("lucid6", [16, 13, 9, 6, 2]), ("laion6", [17, 14, 11, 8, 5, 2])]
+)
+def test_a_lagging_table_leads_to_levels_one_step_back(spec, times):
+    table = rows("cosine", 20, spec)
+    assert table.t.tolist() == times
+    ab = alpha_bars(betas("cosine", 20))
+    np.testing.assert_allclose(table.ab, ab[times])
+    np.testing.assert_allclose(table.ab_next, [*ab[np.array(times[1:]) - 1], 1])
+    now = np.array([ab[t - 1] for t in times])  # the chain of levels one step back
+    following = np.append(now[1:], 1)
+    expected = (1 - now / following) * (1 - following) / (1 - now)
+    np.testing.assert_allclose(table.variance, expected, atol=1e-12)
+    assert (table.variance <= table.rest_next + 1e-12).all()
+
+
+@pytest.mark.parametrize("name, first, more", [("lucid", -1, 1), ("laion", 0, 2)])
+@pytest.mark.parametrize("count", [5, 25, 50, 64, 100, 250, 500, 999])
+def test_lagging_steps_are_those_that_torch_gives(name, first, more, count):
+    from torch import linspace
+
+    theirs = linspace(first, 1000, count + more)[1:-1].int().tolist()
+    table = rows("linear", 1000, f"{name}{count}")
+    assert table.t[::-1].tolist() == theirs
+    assert all(np.isfinite(column).all() for column in table)
+
+
+@pytest.mark.parametrize("spec", ["lucid", "laionx", "lucid0", "lucid1", "laion1001"])
+def test_a_lagging_table_needs_a_number_that_fits(spec):
+    with pytest.raises(BadInput, match="sampling steps cannot be|is no grid for 1000"):
+        rows("cosine", 1000, spec)
