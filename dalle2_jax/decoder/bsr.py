@@ -62,35 +62,39 @@ def bsr(key, high, factor, kind="bsr"):
 
 def _degraded(key, image, factor, recipe):
     """`bsr` of one picture [y, x, 3] in [0, 1]."""
-    k_half, k_order, k_steps, k_last = jax.random.split(key, 4)
+    k_choices, k_eps = jax.random.split(key)
+    choices = jax.random.uniform(k_choices, (2 + len(STEPS), len(STEPS)))
+    eps = jax.random.normal(k_eps, (*image.shape[:2], 4))
     whole, small = (np.array(image.shape[:2]) // n for n in (1, factor))
-    start = jnp.asarray(whole)
+    start, first = jnp.asarray(whole), choices[0]
     if factor >= 4:  # a quarter of the pictures starts at half the size
-        start = jnp.where(jax.random.bernoulli(k_half, 0.25), whole // 2, whole)
-    canvas = _resized(k_half, Canvas(image, jnp.asarray(whole)), start)
+        start = jnp.where(first[0] < 0.25, whole // 2, whole)
+    canvas = _resized(first[1:], Canvas(image, jnp.asarray(whole)), start)
     branches = (
-        lambda k, c: _blurred(k, c, factor, recipe),
-        lambda k, c: _resized(k, c, _some_size(k, start, small)),
-        lambda k, c: _resized(k, c, small),
-        lambda k, c: _noisy(k, c, recipe),
-        lambda k, c: _compressed(k, c, recipe, 0.9),
+        lambda u, c: _blurred(u, c, factor, recipe),
+        lambda u, c: _resized(u, c, _some_size(u[1], start, small)),
+        lambda u, c: _resized(u, c, small),
+        lambda u, c: _noisy(u, c, eps, recipe),
+        lambda u, c: _compressed(u, c, recipe, 0.9),
     )
 
     def step(canvas, given):
-        number, k = given
-        return _held(jax.lax.switch(number, branches, k, canvas)), None
+        number, u = given
+        return _held(jax.lax.switch(number, branches, u, canvas)), None
 
-    keys = jax.random.split(k_steps, len(STEPS))
-    canvas, _ = jax.lax.scan(step, canvas, (_order(k_order), keys))
-    return _compressed(k_last, canvas, recipe, 1.0).pixels[: small[0], : small[1]]
+    canvas, _ = jax.lax.scan(step, canvas, (_order(choices[1]), choices[2:]))
+    return _compressed(first[2:], canvas, recipe, 1.0).pixels[: small[0], : small[1]]
 
 
-def _order(key):
-    """The steps shuffled, the resize to the final size behind the other one."""
-    order = jax.random.permutation(key, STEPS)
+def _order(u):
+    """The steps shuffled, the resize to the final size behind the other one.
+
+    u [6]: uniform numbers, as everywhere below.
+    """
+    order = jnp.asarray(STEPS)[jnp.argsort(u)]
     wrong = jnp.argmax(order == RESIZE) > jnp.argmax(order == RESIZE_LAST)
-    swapped = jnp.where(order == RESIZE, RESIZE_LAST, order)
-    swapped = jnp.where(order == RESIZE_LAST, RESIZE, swapped)
+    other = RESIZE + RESIZE_LAST - order
+    swapped = jnp.where((order == RESIZE) | (order == RESIZE_LAST), other, order)
     return jnp.where(wrong, swapped, order)
 
 
@@ -103,9 +107,9 @@ def _held(canvas):
     return canvas._replace(pixels=jnp.clip(canvas.pixels[y][:, x], 0, 1))
 
 
-def _blurred(key, canvas, factor, recipe):
+def _blurred(u, canvas, factor, recipe):
     """Blur by a Gaussian, round or turned, up to 3 pixels wide."""
-    kernel = blur_kernel(key, factor, recipe)[:, :, None, None]
+    kernel = blur_kernel(u, factor, recipe)[:, :, None, None]
     pads = [(RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)]
     colours = jnp.pad(canvas.pixels, pads, mode="edge").transpose(2, 0, 1)[..., None]
     dimensions = ("NHWC", "HWIO", "NHWC")
@@ -115,14 +119,12 @@ def _blurred(key, canvas, factor, recipe):
     return canvas._replace(pixels=blurred[..., 0].transpose(1, 2, 0))
 
 
-def blur_kernel(key, factor, recipe):
+def blur_kernel(u, factor, recipe):
     """A random Gaussian [2 RADIUS + 1, 2 RADIUS + 1] of sum 1."""
-    k_round, k_size, k_angle = jax.random.split(key, 3)
-    u, v = jax.random.uniform(k_size, (2,))
-    angle = jax.random.uniform(k_angle) * np.pi
-    equal = ((2 + 0.2 * factor) * recipe.blur * u) ** 2
-    variances = (4 + factor) * recipe.blur * jnp.stack([u, v])
-    variances = jnp.where(jax.random.bernoulli(k_round), equal, variances) + 1e-4
+    angle = u[2] * np.pi
+    equal = ((2 + 0.2 * factor) * recipe.blur * u[0]) ** 2
+    variances = (4 + factor) * recipe.blur * u[:2]
+    variances = jnp.where(u[3] < 0.5, equal, variances) + 1e-4
     y, x = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1]
     along = jnp.cos(angle) * x + jnp.sin(angle) * y
     across = jnp.cos(angle) * y - jnp.sin(angle) * x
@@ -130,16 +132,15 @@ def blur_kernel(key, factor, recipe):
     return kernel / kernel.sum()
 
 
-def _some_size(key, start, small):
+def _some_size(u, start, small):
     """Between the start and half of the final size, uniform in the factor."""
     largest = 2 * start / small
-    ratio = jax.random.uniform(jax.random.fold_in(key, 1)) * (largest - 1) + 1
-    return jnp.round(start / ratio).astype(jnp.int32)
+    return jnp.round(start / (1 + u * (largest - 1))).astype(jnp.int32)
 
 
-def _resized(key, canvas, size):
+def _resized(u, canvas, size):
     """The picture at another size [2], by linear, cubic or area weights at random."""
-    method = jax.random.randint(key, (), 0, 3)
+    method = jnp.floor(3 * u[0]).astype(jnp.int32)
     y, x = (
         resize_weights(side, old, new, method)
         for side, old, new in zip(canvas.pixels.shape, canvas.size, size)
@@ -167,23 +168,21 @@ def resize_weights(side, old, new, method):
     return weights / weights.sum(1, keepdims=True)
 
 
-def _noisy(key, canvas, recipe):
-    """Gaussian noise: of two fifths in colour, of two fifths grey, else between."""
-    k_level, k_kind, k_colour, k_grey = jax.random.split(key, 4)
+def _noisy(u, canvas, eps, recipe):
+    """Gaussian noise: of two fifths in colour, of two fifths grey, else between.
+
+    eps [y, x, 4]: normal numbers for three colours and grey.
+    """
     low, high = recipe.noise
-    level = jax.random.uniform(k_level, (), minval=low, maxval=high) / 255
-    grey = jnp.clip(jax.random.uniform(k_kind) * 5 - 2, 0, 1)
-    shape = canvas.pixels.shape
-    noise = jnp.sqrt(1 - grey) * jax.random.normal(k_colour, shape)
-    noise += jnp.sqrt(grey) * jax.random.normal(k_grey, (*shape[:2], 1))
+    level, grey = (low + (high - low) * u[0]) / 255, jnp.clip(u[1] * 5 - 2, 0, 1)
+    noise = jnp.sqrt(1 - grey) * eps[..., :3] + jnp.sqrt(grey) * eps[..., 3:]
     return canvas._replace(pixels=canvas.pixels + level * noise)
 
 
-def _compressed(key, canvas, recipe, chance):
+def _compressed(u, canvas, recipe, chance):
     """JPEG of random quality, done with probability `chance`."""
-    k_quality, k_done = jax.random.split(key)
     low, high = recipe.quality
-    quality = jax.random.randint(k_quality, (), low, high + 1)
+    quality = jnp.floor(low + (high + 1 - low) * u[0])
     worse = jpeg(jnp.clip(canvas.pixels, 0, 1), quality)
-    done = jax.random.bernoulli(k_done, chance)
+    done = u[1] < chance
     return canvas._replace(pixels=jnp.where(done, worse, canvas.pixels))
