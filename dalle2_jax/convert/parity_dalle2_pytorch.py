@@ -46,7 +46,7 @@ def prior(case):
         "p_losses": loss.mean(),
         "posterior_mean": posterior_mean(x_0, x_t, row),
         "posterior_variance": row.variance,
-        "posterior_log_variance": row.log_variance,
+        "posterior_log_variance": jnp.log(jnp.maximum(row.variance, 1e-20)),
     }
     for name, (step, spec) in loops.items():
         table = rows(noise.schedule, noise.steps, spec)

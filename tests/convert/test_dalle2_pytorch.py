@@ -112,6 +112,15 @@ def test_the_averaged_weights_of_a_container_are_taken():
     assert "1.10.4 to 1.15.6" in str(recognise(state))
 
 
+def test_weights_in_half_precision_are_read():
+    state, config = recorded()
+    half = {key: value.astype(np.float16) for key, value in state.items()}
+    made, full = import_prior(half, config), import_prior(state, config)
+    assert made.config == full.config
+    for ours, theirs in zip(jax.tree.leaves(made.params), jax.tree.leaves(full.params)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
 def keys(change):
     state, config = recorded()
     change(state)

@@ -9,7 +9,7 @@ import pytest
 
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
-from dalle2_jax.layers.init import init_params
+from dalle2_jax.layers.init import init_params, param_shapes
 from dalle2_jax.prior.dalle2_pytorch import (
     BIAS_GAIN,
     Attention,
@@ -43,6 +43,13 @@ def captions(b=3, n=5, d=16):
     states = rng.standard_normal((b, n, d), np.float32)
     mask = np.arange(n) < np.array([[n], [n - 2], [1]])[:b]
     return Text(pooled, states, mask, np.ones(b, np.float32))
+
+
+def test_the_published_prior_has_its_size():
+    """nousr's ViT-L/14 prior, opened with version 1.15: 101,894,016 to be trained."""
+    cfg = Dalle2PytorchConfig(768, 12, heads=12, normformer=True)
+    leaves = jax.tree.leaves(param_shapes(Dalle2PytorchPrior(cfg), *example(cfg)))
+    assert sum(leaf.size for leaf in leaves) == 101_894_016
 
 
 def predict(cfg, params, text, z=None, t=4):
