@@ -57,8 +57,10 @@ def parts(path, override):
     config, table = TABLES[stage]
     try:
         cfg = config(arguments)
-    except (KeyError, AssertionError) as error:
+    except KeyError as error:
         raise BadInput(f"--config lacks the argument {error} of {path}.") from error
+    except AssertionError as error:
+        raise BadInput(f"--config makes no network of {path}: {error}.") from error
     order = arguments.get("use_new_attention_order", False)
     shapes, extra = shapes_of(stage, cfg), (order,) * (not stage.startswith("glide"))
     rows = table(cfg, shapes, *extra)

@@ -112,10 +112,13 @@ def hf_files(model):
 
 
 def openai_parts(path, override):
-    """The "clip" part of OpenAI's TorchScript archive, sizes read from its shapes."""
+    """The "clip" part of OpenAI's TorchScript archive, sizes read from its shapes.
+
+    override: constructor arguments of clip.model.CLIP that the shapes do not show.
+    """
     state = read_state(path)
     try:
-        arguments = openai_clip.openai_arguments(state)
+        arguments = openai_clip.openai_arguments(state) | override
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     cfg = openai_clip.openai_config(arguments)
@@ -152,7 +155,7 @@ def openclip_parts(folder, override):
             f"{path} does not say its activation and head width; give its "
             "open_clip_config.json with --config."
         )
-    cfg = openai_clip.openclip_config(config["model_cfg"])
+    cfg = openai_clip.openclip_config(_whole(config["model_cfg"]))
     pixels = config.get("preprocess_cfg", {})
     cfg = _pixels(cfg, pixels.get("mean"), pixels.get("std"))
     state = read_state(path)
@@ -176,7 +179,7 @@ def openclip_files(model):
         "width": image.width,
         "head_width": image.width // image.heads,
         "patch_size": image.patch,
-        "mlp_ratio": image.mlp_ratio,
+        "mlp_ratio": _ratio(image),
     }
     text_cfg = {
         "context_length": text.context,
@@ -184,7 +187,7 @@ def openclip_files(model):
         "width": text.width,
         "heads": text.heads,
         "layers": text.depth,
-        "mlp_ratio": text.mlp_ratio,
+        "mlp_ratio": _ratio(text),
     }
     model_cfg = {"embed_dim": cfg.clip, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
     model_cfg["quick_gelu"] = image.activation == "quick_gelu"
@@ -196,6 +199,23 @@ def openclip_files(model):
         ),
         File("open_clip_model", state, True, "open_clip_pytorch_model.bin"),
     ]
+
+
+def _whole(config):
+    """OpenCLIP's configuration with ratios that give whole widths: it rounds down."""
+    towers = {name: dict(config[name]) for name in ("vision_cfg", "text_cfg")}
+    for tower in towers.values():
+        if "mlp_ratio" in tower and tower.get("width"):
+            width = tower["width"]
+            tower["mlp_ratio"] = int(width * tower["mlp_ratio"]) / width
+    return {**config, **towers}
+
+
+def _ratio(tower):
+    """A ratio that OpenCLIP, rounding down, makes the tower's MLP from."""
+    hidden = round(tower.width * tower.mlp_ratio)
+    exact = hidden / tower.width
+    return exact if int(tower.width * exact) == hidden else (hidden + 0.5) / tower.width
 
 
 def clip_tokenizer(source, cfg):

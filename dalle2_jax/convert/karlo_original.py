@@ -208,7 +208,7 @@ def parts(source, override):
     """The parts of Karlo's files: the folder of the whole set, or one file of it.
 
     override: {"prior": {...}, "decoder": {...}, "upsampler": {...}}: fields of our
-    configurations where the published ones do not hold.
+    configurations where the published ones do not hold; "clip": arguments of CLIP.
     """
     found = files_of(Path(source))
     if Path(source).is_dir() and (missing := [k for k in SET if k not in found]):
@@ -219,7 +219,7 @@ def parts(source, override):
             "folder that holds both."
         )
     if "clip" in found:
-        (part,) = openai_parts(found["clip"], {})
+        (part,) = openai_parts(found["clip"], override.get("clip", {}))
         cfg = dataclasses.replace(part.cfg, unit=False)
         yield part._replace(cfg=cfg)
     for stage in ("prior", "decoder", "upsampler", "upsampler_last"):
