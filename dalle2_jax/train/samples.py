@@ -26,7 +26,7 @@ def sample_hook(run, clip_cfg, frozen, workdir, log):
     Decoders are given z_i and the caption of the batch's first pictures, upsamplers
     their small versions; other stages make no pictures and get no grid.
     """
-    makers = {"decoder": _decode, "upsampler": _upsample}
+    makers = {"decoder": _decode, "upsampler": _upsample, "upsampler_2": _upsample}
     make = makers.get(run.stage)
     if make is None:
         return lambda moment: None
