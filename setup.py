@@ -43,7 +43,14 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "torch": ["torch"],
-        "test": ["pytest>=8", "pytest-timeout>=2.4", "ruff>=0.14"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.4",
+            "ruff>=0.14",
+            "torch>=2.6",
+            "diffusers>=0.38,<1",
+            "open_clip_torch>=3,<4",
+        ],
     },
     entry_points={"console_scripts": ["dalle2 = dalle2_jax.cli.main:main"]},
 )
