@@ -79,9 +79,9 @@ def ways(model, steps, guidance):
     import dataclasses
 
     from dalle2_jax.errors import BadInput
-    from dalle2_jax.unclip import sampling_of
+    from dalle2_jax.unclip import prior_of, sampling_of
 
-    stages = ("prior", "decoder", "upsampler")
+    stages = (prior_of(model), "decoder", "upsampler", "upsampler_2")
     parts = {s: getattr(model, s) for s in stages if getattr(model, s) is not None}
     how = {stage: sampling_of(part) for stage, part in parts.items()}
     for text, field, kind in ((steps, "steps", str), (guidance, "guidance", float)):

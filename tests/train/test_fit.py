@@ -30,7 +30,7 @@ TINY = {
     "prior": ("prior_diffusion.py", ["model.width=32", "model.depth=1"]),
     "autoregressive": (
         "prior_autoregressive.py",
-        ["model.codes=6", "model.decoder.width=32", "codes_from=60"],
+        ["model.codes=3", "model.decoder.depth=1", "model.buckets=8", "codes_from=16"],
     ),
     "decoder": (
         "decoder_64.py",
