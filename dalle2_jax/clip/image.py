@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.embeddings import space_to_depth
 from dalle2_jax.layers.resblock import conv
 from dalle2_jax.layers.transformer import (
     ACTIVATIONS,
@@ -83,6 +84,24 @@ def preprocess(cfg, image):
     return ((image.astype(jnp.float32) + 1) / 2 - mean) / std
 
 
+class PatchStem(nn.Module):
+    """A convolution whose stride is its size, as one product.
+
+    Unlike a convolution it stays local where every device has its own kernel (SAM).
+    """
+
+    patch: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        """x [b, y, x, c] -> [b, y / patch, x / patch, width], without bias."""
+        shape = (self.patch, self.patch, x.shape[-1], self.width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        x = space_to_depth(x, self.patch)
+        return x @ kernel.reshape(-1, self.width).astype(x.dtype)
+
+
 class ImageTower(nn.Module):
     """clip: width of the joint space."""
 
@@ -113,16 +132,7 @@ class ImageTower(nn.Module):
         """[b, size, size, 3] -> [b, size / patch, size / patch, width]."""
         cfg = self.cfg
         if cfg.stem == "patch":
-            patch = (cfg.patch, cfg.patch)
-            return nn.Conv(
-                cfg.width,
-                patch,
-                patch,
-                "VALID",
-                use_bias=False,
-                dtype=x.dtype,
-                name="stem",
-            )(x)
+            return PatchStem(cfg.patch, cfg.width, name="stem")(x)
         halvings = int(math.log2(cfg.patch))
         for i in range(halvings):
             features = max(cfg.width >> (halvings - 1 - i), 8)

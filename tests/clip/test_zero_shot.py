@@ -1,5 +1,6 @@
 """Naming and finding, on vectors whose answer is known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ def tokenizer():
 def test_probabilities_are_the_softmax_of_scaled_cosines(clip, tokenizer):
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     found = classify(clip, tokenizer, images, NAMES, batch=2)
-    z_image = encode_images(CFG, clip.params, from_uint8(images))
-    tokens = jnp.asarray(tokenizer.encode(NAMES, 12))
-    logits = z_image @ encode_captions(CFG, clip.params, tokens).pooled.T / 0.07
+    see, read = (jax.jit(f, static_argnums=0) for f in (encode_images, encode_captions))
+    z_text = read(CFG, clip.params, jnp.asarray(tokenizer.encode(NAMES, 12))).pooled
+    logits = see(CFG, clip.params, from_uint8(images)) @ z_text.T / 0.07
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(found, expected, rtol=2e-4)
     assert classify(clip, tokenizer, images[:0], NAMES).shape == (0, 3)
