@@ -63,6 +63,7 @@ def karlo():
     config.corrupt.drop_text = 0.2
     config.sampling = {"steps": "25", "guidance": 4.0, "clip": 5.0, "candidates": 1}
     config.data.context = 77
+    config.codes_from = 200_000
     return config
 
 

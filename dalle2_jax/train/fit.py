@@ -62,6 +62,11 @@ def fit(run, job, show=None):
         Failed: a checkpoint could not be written or none is intact.
         Preempted: a stop was asked for and the state is committed.
     """
+    if run.stage not in LOSSES:
+        raise BadInput(
+            f"config.stage is {run.stage!r}, which is imported and sampled but not "
+            f"trained here; stages to train are {', '.join(LOSSES)}."
+        )
     claim(job.workdir, run)
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.batch)
@@ -176,7 +181,7 @@ def begin(run, tx, mesh, checkpoints, prepare=lambda params, mesh: params):
 
 def prepared(run, clip_cfg, frozen, source, tokenizer, params, mesh):
     """First parameters with what a stage takes from the data before its first step."""
-    if run.stage != "autoregressive":
+    if not run.codes_from:
         return params
     batches = open_batches(run, source, tokenizer, 0)
     return fit_tables(run, clip_cfg, frozen, params, batches, mesh)

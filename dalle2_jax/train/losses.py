@@ -87,13 +87,18 @@ def prior_loss(run, clip_cfg):
 
     def loss(params, frozen, batch, key):
         k_noise, k_keep = jax.random.split(key)
+        if cfg.null == "empty":
+            batch = _emptied(batch, k_keep, run.corrupt.drop_text)
         caption, z_image = _embed(clip_cfg, frozen, batch)
-        text = _sometimes(caption, k_keep, run.corrupt.drop_text)
+        text = prior_text(caption, cfg.null)
+        if cfg.null == "learned":
+            text = _sometimes(caption, k_keep, run.corrupt.drop_text)
+        z_0 = jax.lax.stop_gradient(to_scaled(cfg, params, z_image))
 
         def model(z_noised, t):
             return Prior(cfg).apply({"params": params}, z_noised, t, text)
 
-        return _denoising(model, to_scaled(cfg, params, z_image), noise, k_noise)
+        return _denoising(model, z_0, noise, k_noise)
 
     return loss
 
@@ -202,6 +207,24 @@ def _sometimes(caption, key, drop):
     """The prior's view of captions, each dropped with chance `drop`."""
     keep = jax.random.bernoulli(key, 1 - drop, caption.pooled.shape[:1])
     return prior_text(caption)._replace(keep=keep.astype(jnp.float32))
+
+
+def _emptied(batch, key, drop):
+    """A Captioned batch in which captions became the empty one with chance `drop`.
+
+    Raises:
+        BadInput: the batch holds embeddings, whose empty caption is not known.
+    """
+    if isinstance(batch, Embedded):
+        raise BadInput(
+            "config.model.null is 'empty', which needs captions; batches of embeddings "
+            "need 'learned'."
+        )
+    tokens = batch.tokens
+    ends = (tokens[:, 0], tokens.max(axis=1))  # the marks of start and end
+    blank = jnp.zeros_like(tokens).at[:, :2].set(jnp.stack(ends, axis=1))
+    gone = jax.random.bernoulli(key, drop, (len(tokens), 1))
+    return batch._replace(tokens=jnp.where(gone, blank, tokens))
 
 
 def _embed(clip_cfg, frozen, batch):

@@ -1,4 +1,4 @@
-"""What a stage takes from the data before its first step: the codes of z_i.
+"""What a stage takes from the data before its first step: codes or moments of z_i.
 
 Fitted once, when a run begins, to the first `codes_from` pictures in the run's own
 order, and kept among the parameters: a resumed run finds them in its checkpoint.
@@ -18,10 +18,10 @@ LOG = logging.getLogger("dalle2_jax")
 
 
 def fit_tables(run, clip_cfg, frozen, params, batches, mesh):
-    """Parameters of the autoregressive prior with its tables fitted.
+    """Parameters of a prior with its codes, or its whitening, fitted.
 
     Args:
-        run: Run of the stage "autoregressive".
+        run: Run of the stage "autoregressive", or "prior" with model.whiten.
         clip_cfg, frozen: CLIP's configuration and {"clip": parameters}.
         params: first parameters.
         batches: host batches (Captioned) from the run's first sample on.
@@ -39,6 +39,9 @@ def fit_tables(run, clip_cfg, frozen, params, batches, mesh):
         for batch, _ in zip(batches, range(count))
     ]
     z_image, z_text = (np.concatenate(z)[: run.codes_from] for z in zip(*found))
+    if run.stage == "prior":
+        std = np.maximum(z_image.std(axis=0), 1e-6)
+        return {**params, "clip_mean": z_image.mean(axis=0), "clip_std": std}
     params = with_codes(run.model, params, z_image, z_text)
     explained, error = quality(codes_of(params), z_image)
     LOG.info(

@@ -84,7 +84,7 @@ class Run:
     corrupt: Corrupt = Corrupt()
     mesh: MeshConfig = MeshConfig()
     vocab: int = 0  # CLIP only: size of a vocabulary to train where none is given
-    codes_from: int = 0  # autoregressive only: pictures that its codes are fitted to
+    codes_from: int = 0  # priors: pictures that codes or whitening are fitted to
     seed: int = 0
     log_every: int = 100
     save_every: int = 1000
@@ -119,6 +119,13 @@ def run_from(config):
         raise BadInput(
             f"config.codes_from is {run.codes_from}; the autoregressive stage fits its "
             f"{run.model.codes} components to that many pictures, take many more."
+        )
+    fitted = stage == "autoregressive" or stage == "prior" and run.model.whiten
+    if fitted != (run.codes_from > 0):
+        raise BadInput(
+            f"config.codes_from is {run.codes_from}; it must be "
+            f"{'positive' if fitted else '0'} for this {stage}: only codes and "
+            "whitening are fitted to pictures."
         )
     return run
 
