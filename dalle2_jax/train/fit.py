@@ -62,11 +62,6 @@ def fit(run, job, show=None):
         Failed: a checkpoint could not be written or none is intact.
         Preempted: a stop was asked for and the state is committed.
     """
-    if run.stage not in LOSSES:
-        raise BadInput(
-            f"config.stage is {run.stage!r}, which is imported and sampled but not "
-            f"trained here; stages to train are {', '.join(LOSSES)}."
-        )
     claim(job.workdir, run)
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.batch)
@@ -117,8 +112,14 @@ def claim(workdir, run):
     """Makes the run directory this run's own, or refuses one of another run.
 
     Raises:
-        BadInput: it holds another configuration (names the field) or cannot be written.
+        BadInput: it holds another configuration (names the field), cannot be written,
+            or the stage is none that is trained.
     """
+    if run.stage not in LOSSES:
+        raise BadInput(
+            f"config.stage is {run.stage!r}, which is imported and sampled but not "
+            f"trained here; stages to train are {', '.join(LOSSES)}."
+        )
     path = workdir / "config.json"
     if path.is_file():
         old = run_from(read_json(path, "remove the directory or choose another"))
