@@ -22,7 +22,7 @@ from dalle2_jax.decoder.upsampler import Upsampler
 from dalle2_jax.diffusion.objective import diffusion_loss, draw_times, noised
 from dalle2_jax.errors import BadInput
 from dalle2_jax.prior.autoregressive import Autoregressive, code_loss, codes_of
-from dalle2_jax.prior.codes import dot_token, encode
+from dalle2_jax.prior.codes import decode, dot_token, encode
 from dalle2_jax.prior.diffusion import Prior, to_scaled
 from dalle2_jax.train.optim import SAM_AXIS
 from dalle2_jax.unclip import (
@@ -104,17 +104,24 @@ def prior_loss(run, clip_cfg):
 
 
 def autoregressive_loss(run, clip_cfg):
-    """unCLIP §2.2: cross-entropy of the codes of z_i, in nats per code."""
+    """unCLIP §2.2: cross-entropy of the codes of z_i, in nats per code.
+
+    Metrics: accuracy of the codes; lost, the share of the variance they do not hold.
+    """
     cfg = run.model
 
     def loss(params, frozen, batch, key):
         caption, z_image = _embed(clip_cfg, frozen, batch)
         text = _sometimes(caption, key, run.corrupt.drop_text)
-        codes = encode(codes_of(params), z_image)
+        tables = codes_of(jax.lax.stop_gradient(params))
+        codes = encode(tables, z_image)
+        lost = jnp.sum((decode(tables, codes) - z_image) ** 2)
+        lost = lost / jnp.sum((z_image - tables.mean) ** 2)
         dot = dot_token(params["dot_edges"], z_image, caption.pooled)
         logits = Autoregressive(cfg).apply({"params": params}, text, dot, codes)
         right = jnp.mean(jnp.argmax(logits, axis=-1) == codes)
-        return code_loss(logits, codes).mean(), {"accuracy": right}
+        metrics = {"accuracy": right, "lost": lost}
+        return code_loss(logits, codes).mean(), metrics
 
     return loss
 

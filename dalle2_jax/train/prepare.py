@@ -4,17 +4,12 @@ Fitted once, when a run begins, to the first `codes_from` pictures in the run's 
 order, and kept among the parameters: a resumed run finds them in its checkpoint.
 """
 
-import logging
-
 import jax
 import numpy as np
 
-from dalle2_jax.prior.autoregressive import codes_of, with_codes
-from dalle2_jax.prior.codes import quality
+from dalle2_jax.prior.autoregressive import with_codes
 from dalle2_jax.shard.mesh import replicated, to_devices
 from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
-
-LOG = logging.getLogger("dalle2_jax")
 
 
 def fit_tables(run, clip_cfg, frozen, params, batches, mesh):
@@ -42,15 +37,4 @@ def fit_tables(run, clip_cfg, frozen, params, batches, mesh):
     if run.stage == "prior":
         std = np.maximum(z_image.std(axis=0), 1e-6)
         return {**params, "clip_mean": z_image.mean(axis=0), "clip_std": std}
-    params = with_codes(run.model, params, z_image, z_text)
-    explained, error = quality(codes_of(params), z_image)
-    LOG.info(
-        "codes of z_i: %d of %d components hold %.1f %% of the variance; with %d "
-        "buckets %.2f %% of it is lost",
-        run.model.codes,
-        run.model.clip,
-        100 * explained.sum(),
-        run.model.buckets,
-        100 * error,
-    )
-    return params
+    return with_codes(run.model, params, z_image, z_text)
