@@ -43,6 +43,15 @@ HF_IMAGE = {
     "image_size": 224,
     "patch_size": 32,
 }
+OPENCLIP = {  # what OpenCLIP's configurations may say; anything else is another network
+    "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"},
+    "vision_cfg": {
+        *("image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio")
+    },
+    "text_cfg": {
+        *("context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio")
+    },
+}
 MAX_SCALE = np.float32(np.log(100))
 
 
@@ -202,7 +211,16 @@ def openclip_files(model):
 
 
 def _whole(config):
-    """OpenCLIP's configuration with ratios that give whole widths: it rounds down."""
+    """OpenCLIP's configuration with ratios that give whole widths: it rounds down.
+
+    Raises:
+        BadInput: a field that would make another network; names it.
+    """
+    for name, known in OPENCLIP.items():
+        fields = config if name == "model_cfg" else config[name]
+        strange = sorted(k for k in set(fields) - known if fields[k])
+        if strange:
+            raise BadInput(f"OpenCLIP's {name}.{strange[0]} is not supported.")
     towers = {name: dict(config[name]) for name in ("vision_cfg", "text_cfg")}
     for tower in towers.values():
         if "mlp_ratio" in tower and tower.get("width"):

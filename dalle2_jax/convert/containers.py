@@ -197,6 +197,10 @@ ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch", "Size"): tuple,
+    ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
+} | {  # lists inside TorchScript objects
+    ("torch.jit._pickle", f"build_{kind}list"): lambda values: values
+    for kind in ("int", "double", "bool", "tensor")
 }
 
 

@@ -158,7 +158,8 @@ def import_weights(source, to, family=None, override=None, dtype="float32", dry=
         raise BadInput(f"{source} does not exist; give a file or folder of weights.")
     if to.exists() and not (to / "dalle2.json").is_file() and any(to.iterdir()):
         raise BadInput(f"{to} exists and is no model directory; give a new folder.")
-    family = FAMILIES[family or recognise(source)]
+    name = family or recognise(source)
+    family = FAMILIES[name]
     new = to.with_name(f".{to.name}.import")
     shutil.rmtree(new, ignore_errors=True)
     written = []
@@ -173,6 +174,10 @@ def import_weights(source, to, family=None, override=None, dtype="float32", dry=
                 _tokenizer(family, source, part.cfg, new, dry)
         if not dry:
             _publish(new, to)
+    except KeyError as error:
+        raise BadInput(f"{source} as {name}: {error} is missing in it.") from error
+    except (AssertionError, ZeroDivisionError) as error:
+        raise BadInput(f"{source} as {name}: impossible sizes ({error}).") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return written

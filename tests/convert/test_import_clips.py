@@ -154,6 +154,7 @@ def test_openai_archives_without_running_them(tmp_path, tower, monkeypatch):
     module = Module(state)
     side = TOWERS[tower]["image_size"]
     module.input_resolution, module.context_length = side, 12
+    module.sizes = [side, 12]
     archive = tmp_path / "CLIP.pt"
     torch.jit.save(torch.jit.script(module), archive)
     monkeypatch.setattr(torch.jit, "load", None)
@@ -172,3 +173,28 @@ def test_openai_archives_without_running_them(tmp_path, tower, monkeypatch):
     export_weights(tmp_path / "model", tmp_path / "back", "openai_clip")
     back = foreign.states(tmp_path / "back")["clip.safetensors"]
     same({key: value.to(back[key].dtype) for key, value in state.items()}, back)
+
+
+@pytest.mark.parametrize(
+    "where, field, sentence",
+    [
+        ("vision_cfg", {"pool_type": "avg"}, "vision_cfg.pool_type is not supported"),
+        ("text_cfg", {"hf_model_name": "x"}, "text_cfg.hf_model_name is not"),
+        ("text_cfg", {"heads": 5}, "impossible sizes|visual.conv1.weight is missing"),
+    ],
+)
+def test_other_openclip_networks_are_refused(tmp_path, where, field, sentence):
+    config = {**OPENCLIP, where: {**OPENCLIP[where], **field}}
+    path = tmp_path / "open_clip_config.json"
+    path.write_text(json.dumps({"model_cfg": config}))
+    save_file({"visual.proj": torch.zeros(1)}, tmp_path / "open_clip_model.safetensors")
+    with pytest.raises(BadInput, match=sentence):
+        import_weights(tmp_path, tmp_path / "model")
+
+
+def test_bare_openclip_weights_need_their_configuration(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"visual.proj": torch.zeros(1)}, path)
+    assert recognise(path) == "openclip"
+    with pytest.raises(BadInput, match="activation and head width.*--config"):
+        import_weights(path, tmp_path / "model")

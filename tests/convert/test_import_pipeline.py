@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,21 @@ import numpy as np
 import pytest
 import torch
 
+from dalle2_jax.convert.diffusers_configs import (
+    decoder_json,
+    prior_json,
+    scheduler_json,
+    upsampler_json,
+)
 from dalle2_jax.convert.exporter import export_weights
 from dalle2_jax.convert.importer import import_weights, recognise
+from dalle2_jax.decoder.decoder import DecoderConfig
+from dalle2_jax.decoder.upsampler import UpsamplerConfig
 from dalle2_jax.diffusion.samplers import initial_noise
+from dalle2_jax.diffusion.schedule import Noise
+from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.unet import UNetConfig
+from dalle2_jax.prior.diffusion import PriorConfig
 from dalle2_jax.unclip import draw, load, sample_keys
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -173,3 +186,95 @@ def test_an_image_variation_folder_has_no_prior(saved, tmp_path):
     export_weights(tmp_path / "model", tmp_path / "back", "diffusers")
     kind = json.loads((tmp_path / "back" / "model_index.json").read_text())
     assert kind["_class_name"] == "UnCLIPImageVariationPipeline"
+
+
+def copied(saved, tmp_path):
+    """A copy of the pipeline's folder, to be spoilt."""
+    return Path(shutil.copytree(saved.theirs, tmp_path / "theirs"))
+
+
+def change_json(path, change):
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+SPOILT = [
+    (lambda p: shutil.rmtree(p / "text_proj"), "without text_proj/"),
+    (lambda p: (p / "super_res_last" / WEIGHTS).unlink(), "super_res_last holds no"),
+    (
+        lambda p: change_json(
+            p / "decoder" / "config.json", {"flip_sin_to_cos": False}
+        ),
+        "flip_sin_to_cos is False; only True",
+    ),
+    (
+        lambda p: change_json(p / "prior" / "config.json", {"num_layers": 3}),
+        "transformer_blocks.2.* is missing",
+    ),
+    (
+        lambda p: change_json(p / "model_index.json", {"_class_name": "SDPipeline"}),
+        "of SDPipeline; only",
+    ),
+    (
+        lambda p: change_json(
+            p / "prior_scheduler" / "scheduler_config.json", {"prediction_type": "v"}
+        ),
+        "prediction_type 'v' is not supported",
+    ),
+    (
+        lambda p: shutil.copy(p / "prior" / WEIGHTS, p / "super_res_first" / WEIGHTS),
+        "has shape",
+    ),
+]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize("spoil, sentence", SPOILT)
+def test_a_spoilt_folder_is_named_and_nothing_is_written(
+    saved, tmp_path, spoil, sentence
+):
+    folder = copied(saved, tmp_path)
+    spoil(folder)
+    with pytest.raises(BadInput, match=sentence):
+        import_weights(folder, tmp_path / "model")
+    assert [p.name for p in tmp_path.iterdir()] == ["theirs"]
+
+
+UNET = UNetConfig(32, (1, 2), 1, (2,), context_width=32)
+FLAT = UNetConfig(32, (1, 2), 1)
+TEXT = {"text_width": 24, "pooled_text": True}
+
+
+@pytest.mark.parametrize(
+    "function, args, sentence",
+    [
+        (prior_json, [PriorConfig(24, text_width=24)], "PriorConfig.null = 'learned'"),
+        (
+            prior_json,
+            [PriorConfig(24, text_width=8, null="empty", whiten=True)],
+            "text_width = 8",
+        ),
+        (
+            decoder_json,
+            [DecoderConfig(8, UNET, 24, spatial_map=4, **TEXT)],
+            "spatial_map",
+        ),
+        (decoder_json, [DecoderConfig(8, UNET, 24, tokens=0, **TEXT)], "tokens made"),
+        (upsampler_json, [UpsamplerConfig(16, FLAT)], "resize = 'bilinear'"),
+        (upsampler_json, [UpsamplerConfig(16, UNET, resize="bicubic")], "attend"),
+        (scheduler_json, [Noise("linear"), {}], "schedule = 'linear'"),
+        (scheduler_json, [Noise(predicts="v"), {}], "predicts = 'v'"),
+    ],
+)
+def test_what_diffusers_cannot_express_is_refused(function, args, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        function(*args)
+
+
+def test_a_model_that_speaks_unit_vectors_is_refused(saved, tmp_path):
+    model = Path(shutil.copytree(saved.model, tmp_path / "model"))
+    config = json.loads((model / "clip" / "config.json").read_text())
+    config["model"]["unit"] = True
+    (model / "clip" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="ClipConfig.unit = True"):
+        export_weights(model, tmp_path / "back", "diffusers")
+    assert not (tmp_path / "back").exists()
