@@ -152,8 +152,28 @@ class _Module:
     """What stands for any TorchScript object: a bag of attributes."""
 
 
+class _Inert:
+    """What stands for the objects in INERT: what they were given, nothing they do."""
+
+    def __new__(cls, *arguments):
+        made = object.__new__(cls)
+        made.arguments, made.state = arguments, ()
+        return made
+
+    def __setstate__(self, state):
+        self.state = state
+
+    def __str__(self):
+        """Of packaging's Version: its release, "1.10.4"."""
+        found = self.state
+        if isinstance(found, dict) and "_version" in found:  # until packaging 25
+            found = found["_version"].arguments
+        release = found[1] if isinstance(found, tuple) and found else ()
+        return ".".join(map(str, release))
+
+
 class _Unpickler(pickle.Unpickler):
-    """Rebuilds tensors; every other name that a pickle asks for is refused."""
+    """Rebuilds tensors; every name beyond ALLOWED and INERT is refused."""
 
     def __init__(self, file, storage, where):
         super().__init__(file)
@@ -165,6 +185,8 @@ class _Unpickler(pickle.Unpickler):
             return np.dtype(STORAGES[name])
         if module.startswith("__torch__"):
             return _Module
+        if module.startswith(INERT):
+            return _Inert
         if (module, name) not in ALLOWED:
             raise BadInput(
                 f"{self.where} asks for {module}.{name}, which is no tensor and was "
@@ -191,8 +213,12 @@ def _tensor(storage, offset, size, stride, *_):
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides)
 
 
+INERT = ("packaging.", "pytorch_warmup.", "torch.optim.")  # in trainers' checkpoints
 ALLOWED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("builtins", "dict"): dict,
+    ("__builtin__", "dict"): dict,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,

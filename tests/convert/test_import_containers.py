@@ -4,9 +4,11 @@ import json
 import os
 import pickle
 import zipfile
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+import packaging.version
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -165,3 +167,32 @@ def test_without_torch_the_remedy_is_named(tmp_path, monkeypatch):
         read(path)
     save_file(STATE, tmp_path / "model.safetensors")
     check(read(tmp_path / "model.safetensors"))
+
+
+class _Version(NamedTuple):  # as packaging 21 had it
+    epoch: int
+    release: tuple
+    local: None
+
+
+class Version:  # the public files are of that time
+    def __init__(self, text):
+        self._version = _Version(0, tuple(map(int, text.split("."))), None)
+
+
+@pytest.mark.parametrize("era", ["2022", "today"])
+def test_a_trainers_checkpoint_opens_without_its_classes(tmp_path, era, monkeypatch):
+    version = packaging.version.Version("1.10.4")
+    if era == "2022":
+        version = Version("1.10.4")
+        for kind in (Version, _Version):
+            monkeypatch.setattr(kind, "__module__", "packaging.version")
+            monkeypatch.setattr(packaging.version, kind.__name__, kind, raising=False)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))])
+    path = tmp_path / "latest.pth"
+    held = {"model": tensors(), "version": version, "warmup": optimizer}
+    torch.save(held, path)
+    found = read(path)
+    assert str(found["version"]) == "1.10.4"
+    assert not isinstance(found["warmup"], torch.optim.Optimizer)
+    check(found["model"])
