@@ -6,26 +6,33 @@ MINUTES ?=
 WORLD ?= simple
 OUT ?= runs/quickstart
 
-.PHONY: install quickstart test test-slow lint
+PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt --editable
+
+.PHONY: install install-test quickstart test test-slow lint
 
 install: $(BIN)/.installed
+install-test: $(BIN)/.installed-test
 
 $(BIN)/.installed: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(PIP_INSTALL) .
+	@touch $@
+
+$(BIN)/.installed-test: $(BIN)/.installed
+	$(PIP_INSTALL) '.[test]'
 	@touch $@
 
 quickstart: install
 	$(BIN)/dalle2 quickstart --world $(WORLD) --out $(OUT) $(if $(MINUTES),--minutes $(MINUTES))
 
-test: install lint
+test: install-test lint
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-slow: install
+test-slow: install-test
 	$(BIN)/python -m pytest -m slow
 
-lint: install
+lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
