@@ -154,19 +154,23 @@ def accuracy_table(report):
 
 def others_text(report):
     """Markdown: by how much this run is better than others in the same folder."""
-    ours = report["accuracy"].get("all", 0.0)
+    if "all" not in report["accuracy"]:
+        return ""  # a world that is not read back
+    ours = 100 * report["accuracy"]["all"]
     lines = []
     for name, other in report["others"].items():
-        gain = 100 * (ours - other["accuracy"].get("all", 0.0))
+        theirs = 100 * other["accuracy"]["all"]
         lines.append(
-            f"- against `{name}`: all attributes right {100 * ours:.1f} % here, "
-            f"{100 * other['accuracy']['all']:.1f} % there ({gain:+.1f} points)"
+            f"- against `{name}`: all attributes right {ours:.1f} % here, "
+            f"{theirs:.1f} % there ({ours - theirs:+.1f} points)"
         )
     return "\n".join(lines)
 
 
 def probe_table(report):
     """Markdown: attributes by seen and held-out pairs."""
+    if not report["probes"]:
+        return "This world has pictures of many objects only: CLIP was not probed."
     lines = ["| attribute | seen pairs | held-out pairs |", "|---|---|---|"]
     for attribute, found in report["probes"].items():
         seen, held = 100 * found["seen"], 100 * found["held_out"]
