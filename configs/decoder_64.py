@@ -141,9 +141,9 @@ def small_paper():
 
 
 def pairs():
-    """`small` for two objects: less guidance, which helps to bind colours to them."""
+    """`small` for two objects: less guidance, which keeps their colours apart."""
     config = small()
-    config.sampling.guidance = 1.5
+    config.sampling.guidance = 2.0
     return config
 
 

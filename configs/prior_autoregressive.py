@@ -78,14 +78,7 @@ def small():
     return config
 
 
-def pairs():
-    """For two objects and their relation: wider and deeper."""
-    config = small()
-    config.model.decoder.update(width=128, depth=3)
-    return config
-
-
-VARIANTS = {"paper": paper, "small": small, "pairs": pairs}
+VARIANTS = {"paper": paper, "small": small}
 
 
 def get_config(variant="paper"):

@@ -89,14 +89,6 @@ def small():
     return config
 
 
-def pairs():
-    """For two objects and their relation: wider and deeper."""
-    config = small()
-    config.model.update(width=128, depth=3, context=20)
-    config.sampling.guidance = 1.0
-    return config
-
-
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
@@ -108,7 +100,6 @@ VARIANTS = {
     "paper": paper,
     "karlo": karlo,
     "small": small,
-    "pairs": pairs,
     "emoji": emoji,
 }
 

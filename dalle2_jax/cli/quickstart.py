@@ -35,7 +35,7 @@ class World:
     context: int
     steps: dict
     objects: int | None = None  # how many the captions that judge it have; None: any
-    variant: str = "small"  # of the prior's and the decoder's configuration
+    variant: str = "small"  # of CLIP's and the decoder's configuration
 
 
 def _steps(clip, prior, decoder, upsampler):
@@ -44,7 +44,7 @@ def _steps(clip, prior, decoder, upsampler):
 
 WORLDS = {
     "simple": World(12, 24_000, 16, _steps(700, 300, 2400, 300)),
-    "pairs": World(15, 24_000, 20, _steps(800, 500, 3000, 300), 2, "pairs"),
+    "pairs": World(15, 24_000, 20, _steps(1600, 250, 2450, 300), 2, "pairs"),
     "full": World(60, 40_000, 48, _steps(3000, 1500, 12_000, 2000), None, "pairs"),
 }
 
@@ -155,7 +155,7 @@ def stage_run(plan, stage):
     from dalle2_jax.cli.overrides import load_run
 
     world = WORLDS[plan.world]
-    variant = {"decoder": plan.decoder, "prior": world.variant}.get(stage, "small")
+    variant = {"decoder": plan.decoder, "clip": world.variant}.get(stage, "small")
     path = files("dalle2_jax.configs") / CONFIGS[stage]
     steps = max(int(world.steps[stage] * plan.scale), 4)
     overrides = [f"steps={steps}", f"seed={plan.seed}", f"data.context={world.context}"]
