@@ -74,6 +74,17 @@ def test_the_decoder_is_glides_text_transformer_and_the_rest_of_glide():
     assert 2.25e9 < rest < 2.35e9
 
 
+def test_the_autoregressive_prior_is_the_two_transformers_of_table_3():
+    """Their widths and depths give 2.0B weights; the 1B printed there is neither."""
+    run = load_run("configs/prior_autoregressive.py")
+    whole = count("autoregressive", run.model)
+    encoder = count("autoregressive", run.model, "encoder/layers")
+    decoder = count("autoregressive", run.model, "layers")
+    assert encoder == pytest.approx(12 * 2048**2 * 24, rel=1e-3)
+    assert decoder == pytest.approx(12 * 1664**2 * 24, rel=1e-3)
+    assert whole == pytest.approx(encoder + decoder, rel=0.01)
+
+
 @pytest.mark.parametrize("path", KARLO)
 def test_karlos_models_have_their_published_sizes(path):
     run = load_run(path)

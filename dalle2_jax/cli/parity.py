@@ -1,6 +1,6 @@
 """`dalle2 parity`: our models against recorded numbers of the originals."""
 
-from dalle2_jax.errors import Failed
+from dalle2_jax.errors import BadInput, Failed
 
 NAME = "parity"
 HELP = "compare our models with recorded outputs of the original implementations"
@@ -22,29 +22,45 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Prints one row per output, or per file.
+    """Prints one row per output, or per file; a file that cannot be compared is said.
 
     Raises:
-        BadInput: a file is unreadable or of an unsupported family.
+        BadInput: files are unreadable or of an unsupported family; the others are
+            compared all the same.
         Failed: an output is past the tolerance.
     """
     from dalle2_jax.convert.parity import check
 
-    far = []
+    far, not_compared = [], []
     print(f"{'family / output':<52} {'relative':>10} {'largest':>10}")
     for path in args.files:
-        report = check(path, args.tolerance)
+        try:
+            report = check(path, args.tolerance)
+        except BadInput as error:
+            not_compared.append(path)
+            print(error)
+            continue
+        show(report, args.summary)
         far += [
             f"{report.family} / {d.output}" for d in report.differences if not d.close
         ]
-        rows = report.differences
-        if args.summary:
-            rows = [max(rows, key=lambda d: d.relative)]
-        for d in rows:
-            name = f"{report.family} / {d.output}"
-            mark = "" if d.close else "  past the tolerance"
-            print(f"{name:<52} {d.relative:>10.2e} {d.largest:>10.2e}{mark}")
-        if report.skipped and not args.summary:
-            print(f"{report.family}: not compared: {', '.join(report.skipped)}")
     if far:
         raise Failed(f"{len(far)} outputs differ by more than allowed, first {far[0]}.")
+    if not_compared:
+        raise BadInput(
+            f"{len(not_compared)} of {len(args.files)} files were not compared, first "
+            f"{not_compared[0]}; see its line above, or leave it out."
+        )
+
+
+def show(report, summary):
+    """The rows of one file: all outputs, or the worst one."""
+    rows = report.differences
+    if summary:
+        rows = [max(rows, key=lambda d: d.relative)]
+    for d in rows:
+        name = f"{report.family} / {d.output}"
+        mark = "" if d.close else "  past the tolerance"
+        print(f"{name:<52} {d.relative:>10.2e} {d.largest:>10.2e}{mark}")
+    if report.skipped and not summary:
+        print(f"{report.family}: not compared: {', '.join(report.skipped)}")

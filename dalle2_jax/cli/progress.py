@@ -6,7 +6,13 @@ from rich import progress
 from rich.console import Console
 
 QUIET = 10.0  # seconds between lines where the output is no terminal
-NAMES = {"loss": "loss", "images_per_second": "images/s", "input_wait": "wait"}
+NAMES = {
+    "loss": "loss",
+    "explained": "explained",  # the autoregressive prior's components and codes
+    "lost": "lost",
+    "images_per_second": "images/s",
+    "input_wait": "wait",
+}
 
 
 class Progress:

@@ -228,6 +228,7 @@ class Autoregressive(nn.Module):
         self.param("codes_mean", zeros, (cfg.clip,))
         self.param("codes_axes", zeros, (cfg.codes, cfg.clip))
         self.param("codes_centres", zeros, (cfg.codes, cfg.buckets))
+        self.param("codes_share", zeros, (cfg.codes,))
         self.param("dot_edges", zeros, (cfg.dots - 1,))
 
     def __call__(self, text, dot, codes):

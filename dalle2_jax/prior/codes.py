@@ -21,11 +21,13 @@ TAIL = 1e-4  # share of the embeddings beyond the buckets, on each side
 
 class Codes(NamedTuple):
     """mean [clip]; axes [n, clip], orthonormal, by decreasing eigenvalue; centres
-    [n, buckets] of the buckets of each component. float32."""
+    [n, buckets] of the buckets of each component; share [n] of the variance that each
+    component explains. float32."""
 
     mean: jax.Array
     axes: jax.Array
     centres: jax.Array
+    share: jax.Array
 
 
 def fit_codes(z, count=319, buckets=1024):
@@ -46,14 +48,16 @@ def fit_codes(z, count=319, buckets=1024):
             f"{z.shape[1]}; take fewer, or more embeddings (config.codes_from)."
         )
     mean = z.mean(0)
-    axes = np.linalg.eigh(np.cov(z.T))[1].T[::-1][:count]
+    variances, vectors = np.linalg.eigh(np.cov(z.T))
+    axes = vectors.T[::-1][:count]
+    share = variances[::-1][:count] / variances.sum()
     largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1)
     axes = axes * np.sign(largest)  # an eigenvector has no sign of its own
     y = (z - mean) @ axes.T
     low, high = np.quantile(y, TAIL, axis=0), np.quantile(y, 1 - TAIL, axis=0)
     middles = (np.arange(buckets) + 0.5) / buckets
     centres = low[:, None] + (high - low)[:, None] * middles
-    return Codes(*(np.asarray(x, np.float32) for x in (mean, axes, centres)))
+    return Codes(*(np.asarray(x, np.float32) for x in (mean, axes, centres, share)))
 
 
 def encode(codes, z):

@@ -106,7 +106,8 @@ def prior_loss(run, clip_cfg):
 def autoregressive_loss(run, clip_cfg):
     """unCLIP §2.2: cross-entropy of the codes of z_i, in nats per code.
 
-    Metrics: accuracy of the codes; lost, the share of the variance they do not hold.
+    Metrics: accuracy of the codes; explained, the share of the variance that the kept
+    components hold; lost, the share that the codes do not, with their rounding.
     """
     cfg = run.model
 
@@ -120,7 +121,7 @@ def autoregressive_loss(run, clip_cfg):
         dot = dot_token(params["dot_edges"], z_image, caption.pooled)
         logits = Autoregressive(cfg).apply({"params": params}, text, dot, codes)
         right = jnp.mean(jnp.argmax(logits, axis=-1) == codes)
-        metrics = {"accuracy": right, "lost": lost}
+        metrics = {"accuracy": right, "lost": lost, "explained": tables.share.sum()}
         return code_loss(logits, codes).mean(), metrics
 
     return loss

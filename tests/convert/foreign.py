@@ -1,5 +1,11 @@
 """Tiny random models of other libraries, saved as those libraries save them."""
 
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
 import torch
 from diffusers import (
     PriorTransformer,
@@ -20,6 +26,8 @@ from transformers import (
 )
 
 from dalle2_jax.data.tokens import Tokenizer
+from dalle2_jax.diffusion.samplers import initial_noise
+from dalle2_jax.unclip import draw, load, sample_keys
 
 torch.set_num_threads(1)
 CAPTIONS = ["a red ring", "two blue squares", "a small cross on the left"]
@@ -173,3 +181,57 @@ def states(folder):
 
     paths = sorted(folder.rglob("*.safetensors"))
     return {str(p.relative_to(folder)): load_file(p) for p in paths}
+
+
+SIDES = {"prior": (CLIP,), "decoder": (8, 8, 3), "super_res": (16, 16, 3)}
+STEPS = {"prior": 25, "decoder": 25, "super_res": 7}
+PLACES = {"prior": 100, "decoder": 200, "super_res": 300}  # stage -> folded into keys
+
+
+def noise_of(keys):
+    """Our noise in the order in which the pipeline asks for it: starts, steps."""
+    starts, steps = {}, []
+    for stage, shape in SIDES.items():
+        own = jax.vmap(lambda k, n=PLACES[stage]: jax.random.fold_in(k, n))(keys)
+        starts[f"{stage}_latents"] = to_torch(initial_noise(own, shape))
+        for i in range(STEPS[stage] - 1):
+            each = jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(own)
+            normal = jax.vmap(lambda k, s=shape: jax.random.normal(k, s))(each)
+            steps.append(to_torch(normal))
+    return starts, steps
+
+
+def to_torch(x):
+    x = np.asarray(x)
+    return torch.tensor(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x)
+
+
+def pictures_of(pipe):
+    """The pipeline's pictures of the captions with the noise of our sampler."""
+    keys = sample_keys(3, 0, len(CAPTIONS))
+    starts, steps = noise_of(keys)
+    drawn = iter(steps)
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "diffusers.schedulers.scheduling_unclip.randn_tensor",
+            lambda shape, **_: next(drawn).reshape(shape),
+        )
+        return pipe(CAPTIONS, output_type="np", **starts).images
+
+
+def our_pictures(model):
+    """What our sampler draws for the same captions: float [b, y, x, 3] in [0, 1]."""
+    model = load(model)
+    tokens = model.tokenizer.encode(CAPTIONS, CONTEXT)
+    keys = sample_keys(3, 0, len(tokens))
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(draw(model, jnp.asarray(tokens), keys, {}) / 2 + 0.5)
+
+
+def loaded(folder):
+    """The pipeline that the loader beside an export builds."""
+    spec = importlib.util.spec_from_file_location("l", folder / "load_pipeline.py")
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    return loader.load()

@@ -1,14 +1,11 @@
 """A whole random UnCLIPPipeline of diffusers: imported, sampled, exported, loaded."""
 
-import importlib.util
 import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -23,19 +20,14 @@ from dalle2_jax.convert.exporter import export_weights
 from dalle2_jax.convert.importer import import_weights, recognise
 from dalle2_jax.decoder.decoder import DecoderConfig
 from dalle2_jax.decoder.upsampler import UpsamplerConfig
-from dalle2_jax.diffusion.samplers import initial_noise
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.prior.diffusion import PriorConfig
-from dalle2_jax.unclip import draw, load, sample_keys
+from dalle2_jax.unclip import load
 
 sys.path.insert(0, str(Path(__file__).parent))
 import foreign  # noqa: E402
-
-SIDES = {"prior": (foreign.CLIP,), "decoder": (8, 8, 3), "super_res": (16, 16, 3)}
-STEPS = {"prior": 25, "decoder": 25, "super_res": 7}
-PLACES = {"prior": 100, "decoder": 200, "super_res": 300}  # stage -> folded into keys
 
 
 class Saved(NamedTuple):
@@ -58,50 +50,14 @@ def saved(tmp_path_factory):
         folder / "theirs",
         folder / "model",
         folder / "back",
-        pictures_of(pipe),
+        foreign.pictures_of(pipe),
     )
 
 
-def noise_of(keys):
-    """Our noise in the order in which the pipeline asks for it: starts, steps."""
-    starts, steps = {}, []
-    for stage, shape in SIDES.items():
-        own = jax.vmap(lambda k, n=PLACES[stage]: jax.random.fold_in(k, n))(keys)
-        starts[f"{stage}_latents"] = to_torch(initial_noise(own, shape))
-        for i in range(STEPS[stage] - 1):
-            each = jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(own)
-            normal = jax.vmap(lambda k, s=shape: jax.random.normal(k, s))(each)
-            steps.append(to_torch(normal))
-    return starts, steps
-
-
-def to_torch(x):
-    x = np.asarray(x)
-    return torch.tensor(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x)
-
-
-def pictures_of(pipe):
-    """The pipeline's pictures of the captions with the noise of our sampler."""
-    keys = sample_keys(3, 0, len(foreign.CAPTIONS))
-    starts, steps = noise_of(keys)
-    drawn = iter(steps)
-    pipe.set_progress_bar_config(disable=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "diffusers.schedulers.scheduling_unclip.randn_tensor",
-            lambda shape, **_: next(drawn).reshape(shape),
-        )
-        return pipe(foreign.CAPTIONS, output_type="np", **starts).images
-
-
 def test_the_pictures_are_those_of_the_pipeline(saved):
-    model = load(saved.model)
-    tokens = model.tokenizer.encode(foreign.CAPTIONS, foreign.CONTEXT)
-    keys = sample_keys(3, 0, len(tokens))
-    with jax.default_matmul_precision("highest"):
-        ours = draw(model, jnp.asarray(tokens), keys, {}) / 2 + 0.5
+    ours = foreign.our_pictures(saved.model)
     assert saved.pictures.std() > 0.1  # not one grey
-    assert np.abs(saved.pictures - np.asarray(ours)).max() < 1e-2
+    assert np.abs(saved.pictures - ours).max() < 1e-2
 
 
 def test_captions_become_the_same_ids(saved):
@@ -121,18 +77,15 @@ def test_export_is_the_inverse_bit_for_bit(saved):
 
 
 def test_the_loader_of_an_export_gives_the_pipeline_back(saved):
-    spec = importlib.util.spec_from_file_location(
-        "load_pipeline", saved.back / "load_pipeline.py"
-    )
-    loader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loader)
-    again = loader.load()
+    again = foreign.loaded(saved.back)
     for name, part in saved.pipe.components.items():
         other = getattr(again, name)
         assert type(other) is type(part)
         if isinstance(part, torch.nn.Module):
             other.load_state_dict(part.state_dict(), strict=True)
-    np.testing.assert_array_equal(saved.pictures, pictures_of(loader.load()))
+    np.testing.assert_array_equal(
+        saved.pictures, foreign.pictures_of(foreign.loaded(saved.back))
+    )
 
 
 def test_torch_files_hold_the_same(saved, tmp_path):
