@@ -82,8 +82,8 @@ def karlo():
             "dtype": "bfloat16",
         },
     }
-    config.corrupt = {"drop_image": 0.1, "drop_text": 0.3}
-    config.sampling = {"steps": "25", "guidance": 8.0, "clip": 1.0}
+    config.corrupt = {"drop_image": 0.1, "drop_text": 0.3, "empty": True}
+    config.sampling = {"steps": "25", "guidance": 8.0, "clip": 1.0, "empty": True}
     config.data.context = 77
     return config
 

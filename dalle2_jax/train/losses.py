@@ -129,14 +129,17 @@ def autoregressive_loss(run, clip_cfg):
 
 def decoder_loss(run, clip_cfg):
     """unCLIP §2.1: GLIDE's objective, the embedding and the caption dropped apart."""
-    cfg, noise = run.model, run.noise
-    drops = (run.corrupt.drop_image, run.corrupt.drop_text)
+    cfg, noise, how = run.model, run.noise, run.corrupt
+    absent = 0.0 if how.empty else how.drop_text
 
     def loss(params, frozen, batch, key):
         k_noise, k_forget, k_dropout = jax.random.split(key, 3)
+        if how.empty:
+            k_empty = jax.random.fold_in(k_forget, len(batch.tokens))
+            batch = _emptied(batch, k_empty, how.drop_text)
         caption, z_image = _embed(clip_cfg, frozen, batch)
         given = decoder_condition(caption, z_image, clip_cfg.unit)
-        condition = forget(given, k_forget, *drops)
+        condition = forget(given, k_forget, how.drop_image, absent)
 
         def model(x_t, t):
             rngs = {"dropout": k_dropout}

