@@ -76,4 +76,7 @@ def print_scores(scores):
         table.add_row(
             route, *shares, *(f"{found[k]:.4f}" for k in others), str(found["n"])
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)

@@ -1,8 +1,11 @@
 """`dalle2 <verb>`: finds the verb, runs it, and turns errors into one sentence."""
 
 import argparse
+import gc
 import importlib
+import signal
 import sys
+import threading
 
 from dalle2_jax import __version__
 from dalle2_jax.errors import BadInput, Failed, Preempted
@@ -44,6 +47,21 @@ def parser():
     return top
 
 
+def interrupt(number, frame):
+    """ctrl-C; asked again a little later inside a callback of the garbage collector.
+
+    Python swallows what such a callback raises, and jax has one.
+    """
+    callbacks = {getattr(call, "__code__", None) for call in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in callbacks:
+            again = (threading.main_thread().ident, number)
+            threading.Timer(0.01, signal.pthread_kill, again).start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def main(argv=None):
     """Entry point; returns the exit code."""
     top = parser()
@@ -52,6 +70,8 @@ def main(argv=None):
     unknown = [text for text in extra if text not in args.overrides]
     if unknown or args.overrides and args.verb != "train":
         top.error(f"unrecognized arguments: {' '.join(unknown or args.overrides)}")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         args.run(args)
     except tuple(EXIT) as error:

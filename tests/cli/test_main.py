@@ -1,11 +1,14 @@
 """The command line: quick help, one sentence for bad input, the right exit code."""
 
+import gc
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from dalle2_jax.cli.main import VERBS, main
+from dalle2_jax.cli.main import VERBS, interrupt, main
 
 
 def test_help_does_not_wait_for_jax():
@@ -99,3 +102,23 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     assert main(["quickstart", "--out", str(place), "--minutes", "0.1"]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "Not a directory" in err and str(place) in err
+
+
+def test_ctrl_c_inside_a_callback_of_the_garbage_collector_is_not_lost():
+    sent = []
+
+    def callback(phase, info):
+        if not sent:
+            sent.append(phase)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    gc.callbacks.append(callback)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gc.collect()
+            threading.Event().wait(60)
+    finally:
+        gc.callbacks.remove(callback)
+        signal.signal(signal.SIGINT, before)
+    assert sent
