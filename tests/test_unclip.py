@@ -139,9 +139,11 @@ def test_the_last_step_of_the_upsampler_may_have_its_own_network(folder, tmp_pat
     part, other = model.upsampler, initial_params("upsampler", CFG["upsampler"], seed=9)
     low = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1)
     static = {"cfg": part.cfg, "noise": part.noise}
-    walk = lambda p, steps, last: sample_upsampler(  # noqa: E731
-        p, low, keys, **static, how=Sampling(steps=steps), last=last
-    )
+
+    def walk(params, steps, last):
+        how = Sampling(steps=steps)
+        return sample_upsampler(params, low, keys, **static, how=how, last=last)
+
     plain_walk = walk(part.params, "4", None)
     np.testing.assert_allclose(
         walk(part.params, "4", part.params), plain_walk, atol=1e-5

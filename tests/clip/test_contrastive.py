@@ -50,9 +50,11 @@ def test_a_batch_on_eight_devices_is_compared_as_a_whole():
     z = [normalised(rng.normal(size=(16, 4)).astype("f")) for _ in range(2)]
     grad = jax.jit(jax.value_and_grad(lambda *z: contrastive_loss(*z, 2.0)[0], (0, 1)))
 
+    def part(*z):
+        return contrastive_loss(*z, 2.0, "parts")[0]
+
     def gathered(*z):
         z = [x.reshape(8, 2, 4) for x in z]
-        part = lambda *z: contrastive_loss(*z, 2.0, "parts")[0]  # noqa: E731
         return jnp.mean(jax.vmap(part, axis_name="parts")(*z))
 
     whole = grad(*z)

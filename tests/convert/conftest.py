@@ -1,11 +1,12 @@
 """torch beside a torchvision that was built for another torch, as on CPU machines."""
 
 import contextlib
+import importlib
 
 import torch
 
 try:
-    import torchvision  # noqa: F401
+    importlib.import_module("torchvision")
 except RuntimeError:  # its operators are absent; transformers only needs their names
     for name in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):

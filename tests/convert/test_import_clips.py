@@ -1,9 +1,8 @@
 """CLIP models of their own libraries: saved there, imported here, and back."""
 
 import json
-import sys
-from pathlib import Path
 
+import foreign
 import jax
 import numpy as np
 import open_clip
@@ -18,9 +17,6 @@ from dalle2_jax.convert.exporter import export_weights
 from dalle2_jax.convert.importer import import_weights, recognise
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput
-
-sys.path.insert(0, str(Path(__file__).parent))
-import foreign  # noqa: E402
 
 OPENCLIP = {
     "embed_dim": 24,

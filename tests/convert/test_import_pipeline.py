@@ -2,10 +2,10 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import foreign
 import numpy as np
 import pytest
 import torch
@@ -25,9 +25,6 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.prior.diffusion import PriorConfig
 from dalle2_jax.unclip import load
-
-sys.path.insert(0, str(Path(__file__).parent))
-import foreign  # noqa: E402
 
 
 class Saved(NamedTuple):

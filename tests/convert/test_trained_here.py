@@ -1,8 +1,6 @@
 """Every stage trained here in a form that diffusers knows: the same pictures there."""
 
-import sys
-from pathlib import Path
-
+import foreign
 import numpy as np
 import pytest
 
@@ -10,9 +8,6 @@ from dalle2_jax.cli.overrides import load_run
 from dalle2_jax.convert.exporter import export_weights
 from dalle2_jax.data.write_shapes import make_shapes
 from dalle2_jax.train.fit import Job, fit
-
-sys.path.insert(0, str(Path(__file__).parent))
-import foreign  # noqa: E402
 
 UNET = ["channels=32", "multiples=(1,2)", "depth=1", "remat=False", "dtype=float32"]
 UNET = [f"model.unet.{change}" for change in UNET]

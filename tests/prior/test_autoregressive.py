@@ -40,8 +40,9 @@ def loud(cfg):
     """First parameters, with noise on them so that everything is heard."""
     rng = np.random.default_rng(0)
     params = init_params(Autoregressive(cfg), 0, *example(cfg))
-    noisy = lambda x: x + 0.2 * rng.normal(size=x.shape).astype("f")  # noqa: E731
-    return jax.tree.map(noisy, params)
+    return jax.tree.map(
+        lambda x: x + 0.2 * rng.normal(size=x.shape).astype("f"), params
+    )
 
 
 PARAMS = loud(CFG)

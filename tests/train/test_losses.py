@@ -118,8 +118,10 @@ def test_its_pictures_come_through_the_stack(world, learned):
     unet = UNetConfig(32, (1,), 1, (1,), head_width=16, context_width=16)
     cfg = DecoderConfig(8, unet, 64, text_width=64)
     rng = np.random.default_rng(0)
-    loud = lambda x: x + 0.1 * rng.normal(size=x.shape).astype("f")  # noqa: E731
-    weights = jax.tree.map(loud, initial_params("decoder", cfg, 0))
+    weights = jax.tree.map(
+        lambda x: x + 0.1 * rng.normal(size=x.shape).astype("f"),
+        initial_params("decoder", cfg, 0),
+    )
     model = UnCLIP(
         clip=clip,
         autoregressive=Component(run.model, None, params, {}),
