@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dalle2_jax.clip.contrastive import ClipConfig
 from dalle2_jax.convert import openai_clip
 from dalle2_jax.convert.containers import read_state, weights_in
 from dalle2_jax.convert.diffusers_configs import (
@@ -20,7 +21,7 @@ from dalle2_jax.convert.parts import (
     read_tokenizer,
     standard_tokenizer,
 )
-from dalle2_jax.convert.rename import export_params
+from dalle2_jax.convert.rename import SAME, Row, export_params
 from dalle2_jax.errors import BadInput
 
 HF_TOWER = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": 512}
@@ -93,9 +94,9 @@ def hf_towers(text_folder, image_folder, processor):
         image = openai_clip.hf_image_config(config)
         state |= read_state(weights_in(image_folder))
         rows += openai_clip.hf_image_table(image, "image/")
-    cfg = openai_clip.ClipConfig(clip, image, text)
+    cfg = ClipConfig(clip, image, text)
     cfg = _with_pixels(cfg, processor) if image else cfg
-    rows.append(openai_clip.Row("logit_scale", ("log_scale",), openai_clip.SAME))
+    rows.append(Row("logit_scale", ("log_scale",), SAME))
     return cfg, {**state, "logit_scale": MAX_SCALE}, rows
 
 

@@ -104,6 +104,21 @@ BLOCK = [  # theirs, ours, layout
 ]
 
 
+class Found(NamedTuple):
+    """A prior that is understood, its weights still in their spelling.
+
+    constants: the keys of `state` that hold no weights.
+    """
+
+    generation: Generation
+    cfg: Dalle2PytorchConfig
+    noise: Noise
+    sampling: dict
+    state: dict
+    rows: list
+    constants: tuple
+
+
 class Imported(NamedTuple):
     """An imported prior: its generation, config.json of the component, parameters."""
 
@@ -177,12 +192,11 @@ def constants(cfg, noise):
     return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 
-def import_prior(saved, config=None, where="weights"):
-    """A file's content, as `unpack` takes it, -> Imported.
+def read_prior(saved, config=None, where="weights"):
+    """A file's content, as `unpack` takes it, -> Found.
 
     Raises:
-        BadInput: as `prior_from`; a key too many or missing, a wrong shape, or a
-            schedule that is not ours.
+        BadInput: as `prior_from`, or a schedule that is not ours.
     """
     state, config, version = unpack(saved, config)
     cfg, rows = prior_from(state, config)
@@ -191,16 +205,27 @@ def import_prior(saved, config=None, where="weights"):
     known = constants(cfg, noise)
     for key, value in known.items():
         _check_constant(state, key, value, where)
-    shapes = param_shapes(Dalle2PytorchPrior(cfg), *example(cfg))
-    params = import_params(state, rows, shapes, where, known)
     generation = recognise(state, version)
+    way = _sampling(fields, generation)
+    return Found(generation, cfg, noise, way, state, rows, tuple(known))
+
+
+def import_prior(saved, config=None, where="weights"):
+    """A file's content, as `unpack` takes it, -> Imported.
+
+    Raises:
+        BadInput: as `read_prior`; a key too many or missing, or a wrong shape.
+    """
+    found = read_prior(saved, config, where)
+    shapes = param_shapes(Dalle2PytorchPrior(found.cfg), *example(found.cfg))
+    params = import_params(found.state, found.rows, shapes, where, found.constants)
     made = {
         "stage": STAGE,
-        "model": plain(cfg),
-        "noise": plain(noise),
-        "sampling": _sampling(fields, generation),
+        "model": plain(found.cfg),
+        "noise": plain(found.noise),
+        "sampling": found.sampling,
     }
-    return Imported(generation, made, params)
+    return Imported(found.generation, made, params)
 
 
 def export_prior(cfg, noise, params, sample_steps=None):

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from dalle2_jax.components import STAGES, components_of, load_component, write_json
 from dalle2_jax.convert import (
-    adm_files,
+    bare_files,
     clip_folders,
     diffusers_folder,
     karlo_original,
 )
 from dalle2_jax.convert.containers import write
-from dalle2_jax.convert.dalle2_pytorch import STAGE as LUCID
+from dalle2_jax.convert.dalle2_pytorch import STAGE as DALLE2_PYTORCH
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput
 
@@ -49,10 +49,10 @@ FORMATS = {
     "hf_clip": Format(clip_folders.hf_files, ("clip",), tokenizer=""),
     "openclip": Format(clip_folders.openclip_files, ("clip",), tokenizer=""),
     "openai_clip": Format(clip_folders.openai_files, ("clip",), tokenizer=""),
-    "adm": Format(adm_files.files, (), ADM),
-    "glide": Format(adm_files.files, (), GLIDE),
-    "glide_clip": Format(adm_files.noised_files, ("noised_clip",)),
-    "dalle2_pytorch": Format(adm_files.lucid_files, (LUCID,)),
+    "adm": Format(bare_files.files, (), ADM),
+    "glide": Format(bare_files.files, (), GLIDE),
+    "glide_clip": Format(bare_files.noised_files, ("noised_clip",)),
+    "dalle2_pytorch": Format(bare_files.dalle2_pytorch_files, (DALLE2_PYTORCH,)),
 }
 TORCH_FORMS = {  # what torch files of these names hold around the weights
     ".ckpt": lambda state: {"state_dict": state},

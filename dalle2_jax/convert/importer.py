@@ -19,7 +19,7 @@ from dalle2_jax.components import (
 )
 from dalle2_jax.config import plain
 from dalle2_jax.convert import (
-    adm_files,
+    bare_files,
     clip_folders,
     diffusers_folder,
     karlo_original,
@@ -66,12 +66,14 @@ FAMILIES = {
     "openai_clip": Family(
         clip_folders.openai_parts, _standard, "OpenAI's CLIP archives"
     ),
-    "adm": Family(adm_files.parts, _standard, "guided-diffusion's and GLIDE's files"),
+    "adm": Family(bare_files.parts, _standard, "guided-diffusion's and GLIDE's files"),
     "glide_clip": Family(
-        adm_files.noised_parts, _standard, "GLIDE's noised CLIP, two files"
+        bare_files.noised_parts, _standard, "GLIDE's noised CLIP, two files"
     ),
     "dalle2_pytorch": Family(
-        adm_files.lucid_parts, _standard, "diffusion priors of DALLE2-pytorch"
+        bare_files.dalle2_pytorch_parts,
+        _standard,
+        "diffusion priors of DALLE2-pytorch",
     ),
 }
 FOLDER_MARKS = {  # a file in a folder -> what the folder is

@@ -6,8 +6,6 @@ constructor arguments of the original class.
 
 from pathlib import Path
 
-import numpy as np
-
 from dalle2_jax.config import build, plain
 from dalle2_jax.convert import adm, dalle2_pytorch, glide, glide_clip
 from dalle2_jax.convert.containers import read, read_state, state_of
@@ -124,41 +122,34 @@ def noised_files(model):
     ]
 
 
-def lucid_parts(source, override):
+def dalle2_pytorch_parts(source, override):
     """A diffusion prior of DALLE2-pytorch: a file, or LAION's folder of file and JSON.
 
     override: the prior's JSON where it is not beside the file.
     """
-    source, config = Path(source), override
-    if source.is_dir():
-        paths = [source / name for name in ("latest.pth", "best.pth", *LUCID_NAMES)]
+    path, config = Path(source), override
+    if path.is_dir():
+        config = read_config(path / "prior_config.json") | override
+        paths = [path / name for name in PRIOR_NAMES]
         path = next((p for p in paths if p.is_file()), paths[0])
-        config = read_config(source / "prior_config.json") | override
-    else:
-        path = source
-    tree = read(path)
-    state, fields, version = dalle2_pytorch.unpack(tree, config or None)
-    made = dalle2_pytorch.import_prior(tree, config or None, str(path))
-    cfg, rows = dalle2_pytorch.prior_from(state, fields)
-    noise = build(Noise, made.config["noise"])
-    state = {k: np.asarray(v) for k, v in state_of(state, path).items()}
+    found = dalle2_pytorch.read_prior(read(path), config or None, str(path))
     yield Part(
         dalle2_pytorch.STAGE,
-        cfg,
-        state,
-        rows,
+        found.cfg,
+        state_of(found.state, path),
+        found.rows,
         str(path),
-        noise,
-        made.config["sampling"],
-        tuple(dalle2_pytorch.constants(cfg, noise)),
-        (f"written by {made.generation}.",),
+        found.noise,
+        found.sampling,
+        found.constants,
+        (f"written by {found.generation}.",),
     )
 
 
-LUCID_NAMES = ("prior.pth", "prior.safetensors")
+PRIOR_NAMES = ("latest.pth", "best.pth", "prior.pth", "prior.safetensors")
 
 
-def lucid_files(model):
+def dalle2_pytorch_files(model):
     """A DALLE2-pytorch prior and its configuration."""
     part = getattr(model, dalle2_pytorch.STAGE)
     check_plain(part.noise, {"time_power": 1.0}, "DALLE2-pytorch")
