@@ -12,17 +12,19 @@ import jax
 
 from dalle2_jax.components import (
     initial_params,
-    load_component,
     read_json,
     save_component,
     write_json,
 )
-from dalle2_jax.data.batches import captioned_batches
-from dalle2_jax.data.records import ShardSource
-from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput, Preempted
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
 from dalle2_jax.train.checkpoint import Checkpoints
+from dalle2_jax.train.inputs import (
+    borrow_clip,
+    obtain_tokenizer,
+    open_batches,
+    open_source,
+)
 from dalle2_jax.train.loop import Stop, train
 from dalle2_jax.train.losses import LOSSES
 from dalle2_jax.train.metrics import Clock, Feed, MetricsFile, log_hook
@@ -65,7 +67,7 @@ def fit(run, job, show=None):
     claim(job.workdir, run)
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.batch)
-    source = ShardSource(job.data)
+    source = open_source(run, job)
     tokenizer = obtain_tokenizer(run, job, source)
     clip_cfg, frozen = borrow_clip(run, job, mesh)
     tx = optimizer(run.optim, run.steps)
@@ -138,31 +140,6 @@ def claim(workdir, run):
         ) from error
 
 
-def obtain_tokenizer(run, job, source):
-    """The model directory's tokenizer; CLIP may train one on the captions at hand."""
-    folder = job.model / "tokenizer"
-    if folder.is_dir():
-        return Tokenizer.load(folder)
-    if run.stage != "clip" or run.vocab <= 0:
-        raise BadInput(
-            f"{folder} does not exist; train CLIP into {job.model} first, or set "
-            "config.vocab to train a tokenizer."
-        )
-    tokenizer = Tokenizer.train(source.captions(), run.vocab)
-    tokenizer.save(folder)
-    return tokenizer
-
-
-def borrow_clip(run, job, mesh):
-    """CLIP's configuration and the frozen parameters a stage needs, on the mesh."""
-    if run.stage == "clip":
-        return run.model, {}
-    if run.stage.startswith("upsampler"):
-        return None, {}
-    clip = load_component(job.model, "clip")
-    return clip.cfg, jax.device_put({"clip": clip.params}, replicated(mesh))
-
-
 def begin(run, tx, mesh, checkpoints, prepare=lambda params, mesh: params):
     """The newest intact state and its data position, or a fresh state and 0.
 
@@ -186,15 +163,3 @@ def prepared(run, clip_cfg, frozen, source, tokenizer, params, mesh):
         return params
     batches = open_batches(run, source, tokenizer, 0)
     return fit_tables(run, clip_cfg, frozen, params, batches, mesh)
-
-
-def open_batches(run, source, tokenizer, position):
-    """The run's host batches from a global sample number on."""
-    return captioned_batches(
-        source,
-        tokenizer,
-        run.data,
-        run.batch,
-        run.seed,
-        start=position,
-    )
