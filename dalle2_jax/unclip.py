@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalle2_jax.clip.contrastive import Clip, normalised
+from dalle2_jax.clip.contrastive import Clip
 from dalle2_jax.clip.image import preprocess
 from dalle2_jax.components import components_of, load_component
 from dalle2_jax.config import build
@@ -26,6 +26,7 @@ from dalle2_jax.diffusion.guidance import guided
 from dalle2_jax.diffusion.samplers import initial_noise
 from dalle2_jax.diffusion.walk import sample_keys, stage_keys, walk
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.prior.autoregressive import codes_of, draw_codes
 from dalle2_jax.prior.best_of_two import closest
 from dalle2_jax.prior.codes import decode

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from dalle2_jax.cli import sample
 from dalle2_jax.clip.contrastive import ClipConfig
 from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.text import TextTowerConfig
@@ -54,23 +55,29 @@ CFG = {
 CAPTIONS = ["a red ring", "a small blue square", "a ring", "a cross", "two", "big"]
 
 
+def loud(params):
+    """Parameters with noise on them, so that every input is heard."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: x + 0.1 * rng.normal(size=x.shape).astype("f"), params
+    )
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model directory of random networks that really depend on their inputs."""
     where = tmp_path_factory.mktemp("model")
     for stage, cfg in CFG.items():
         params = initial_params(stage, cfg, seed=3)
-        rng = np.random.default_rng(0)
-        loud = lambda x: x + 0.1 * rng.normal(size=x.shape).astype("f")  # noqa: B023,E731
         noise = None if stage == "clip" else plain(Noise())
         way = plain(Sampling(steps="4", guidance=2.0, clip=1.0))
         config = {"stage": stage, "model": plain(cfg), "noise": noise, "sampling": way}
-        save_component(where, stage, config, jax.tree.map(loud, params))
+        save_component(where, stage, config, loud(params))
     Tokenizer.train(CAPTIONS * 3, 600).save(where / "tokenizer")
     return where
 
 
-def pictures(model, captions, batch, **more):  # noqa: D103
+def pictures(model, captions, batch, **more):
     return np.concatenate(list(generate(model, captions, 7, batch, **more)))
 
 
@@ -235,3 +242,8 @@ def test_what_is_missing_is_named(folder, tmp_path):
     model = load(folder)._replace(prior=None)
     with pytest.raises(BadInput, match="holds no prior"):
         next(generate(model, ["x"]))
+
+
+def test_more_steps_than_stages_are_refused(folder):
+    with pytest.raises(BadInput, match="has 4 values; the model's stages are prior, "):
+        sample.ways(load(folder), "1/2/3/4", None)

@@ -85,7 +85,13 @@ def ways(model, steps, guidance):
     parts = {s: getattr(model, s) for s in stages if getattr(model, s) is not None}
     how = {stage: sampling_of(part) for stage, part in parts.items()}
     for text, field, kind in ((steps, "steps", str), (guidance, "guidance", float)):
-        for stage, value in zip(stages, text.split("/") if text else ()):
+        values = text.split("/") if text else ()
+        if len(values) > len(parts):
+            raise BadInput(
+                f"--{field} {text} has {len(values)} values; the model's stages are "
+                f"{', '.join(parts)}."
+            )
+        for stage, value in zip(stages, values):
             try:
                 changed = {field: kind(value)}
             except ValueError as error:

@@ -10,6 +10,7 @@ import numpy as np
 from dalle2_jax.clip.image import ImageTower, ImageTowerConfig
 from dalle2_jax.clip.resnet import ResNetTower
 from dalle2_jax.clip.text import TextTower, TextTowerConfig
+from dalle2_jax.layers.embeddings import normalised
 
 MAX_LOG_SCALE = float(
     np.log(100)
@@ -76,11 +77,6 @@ def example(cfg, batch=1):
         return None, tokens
     pixels = (batch, cfg.image.size, cfg.image.size, 3)
     return jax.ShapeDtypeStruct(pixels, jnp.float32), tokens
-
-
-def normalised(z):
-    """[..., d] -> the same directions with norm 1."""
-    return z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-24))
 
 
 def contrastive_loss(z_image, z_text, log_scale, axis=None):

@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dalle2_jax.clip.contrastive import normalised
 from dalle2_jax.clip.image import ImageTower, ImageTowerConfig, preprocess
 from dalle2_jax.clip.text import TextTower, TextTowerConfig
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.embeddings import normalised
 
 
 @dataclasses.dataclass(frozen=True)

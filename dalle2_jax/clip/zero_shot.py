@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalle2_jax.clip.contrastive import MAX_LOG_SCALE, Clip, normalised
+from dalle2_jax.clip.contrastive import MAX_LOG_SCALE, Clip
 from dalle2_jax.clip.image import preprocess
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.embeddings import normalised
 
 
 def classify(clip, tokenizer, images, names, templates=("{}",), batch=64):

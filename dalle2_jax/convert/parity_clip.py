@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from dalle2_jax.clip import noised
-from dalle2_jax.clip.contrastive import Clip, example, normalised
+from dalle2_jax.clip.contrastive import Clip, example
 from dalle2_jax.clip.image import ImageTower
 from dalle2_jax.clip.noised import NoisedClip
 from dalle2_jax.clip.text import TextTower
 from dalle2_jax.convert import openai_clip
 from dalle2_jax.convert.glide_clip import glide_clip_config, glide_clip_table
 from dalle2_jax.convert.rename import import_params
+from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.layers.init import param_shapes
 
 

@@ -1,6 +1,7 @@
-"""Embeddings of time and of pixels."""
+"""Embeddings of time and of pixels, and the direction of a vector."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,3 +52,12 @@ def depth_to_space(image, patch):
     image = image.reshape(b, y, x, patch, patch, c // patch**2)
     image = image.transpose(0, 1, 3, 2, 4, 5)
     return image.reshape(b, y * patch, x * patch, c // patch**2)
+
+
+def normalised(z):
+    """z [..., d] of any float dtype -> float32, the same directions at norm 1.
+
+    Zeros stay zeros.
+    """
+    z = z.astype(jnp.float32)
+    return z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-24))

@@ -18,6 +18,7 @@ from dalle2_jax.diffusion.samplers import initial_noise
 from dalle2_jax.diffusion.walk import stage_keys, walk
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.attention import heads_of, residual_init
+from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.layers.transformer import UNROLLED
 from dalle2_jax.prior.best_of_two import closest
 from dalle2_jax.prior.diffusion import Text, nothing
@@ -114,7 +115,7 @@ def sample_z_image(params, caption, keys, *, cfg, noise, how):
             "set its guidance to 1."
         )
     keep = jnp.ones(len(keys))
-    text = Text(unit(caption.pooled), caption.states, caption.mask, keep)
+    text = Text(normalised(caption.pooled), caption.states, caption.mask, keep)
     many = jax.tree.map(lambda x: jnp.concatenate([x] * how.candidates), text)
     keys = jnp.concatenate([stage_keys(keys, 100 + i) for i in range(how.candidates)])
 
@@ -123,9 +124,13 @@ def sample_z_image(params, caption, keys, *, cfg, noise, how):
 
     model = guided(predict, many, nothing(many), how.guidance)
     start = initial_noise(keys, (cfg.clip,))
-    start = cfg.radius * unit(start) if cfg.sphere_start else start
-    bounded = (lambda z, t: cfg.radius * unit(model(z, t))) if cfg.sphere else model
-    z = unit(walk(bounded, noise, how, start, keys))
+    start = cfg.radius * normalised(start) if cfg.sphere_start else start
+
+    def bounded(z, t):
+        return cfg.radius * normalised(model(z, t))
+
+    z = walk(bounded if cfg.sphere else model, noise, how, start, keys)
+    z = normalised(z)
     return closest(z.reshape(how.candidates, -1, cfg.clip), text.pooled)
 
 
@@ -158,12 +163,6 @@ def rotate(x, rotated):
     even, odd = turned[..., 0::2], turned[..., 1::2]
     pair = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
     return jnp.concatenate([pair.reshape(turned.shape), rest], axis=-1)
-
-
-def unit(x):
-    """x [..., d] at length 1, computed in float32; zeros stay zeros."""
-    norm = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
-    return x / jnp.maximum(norm, 1e-12)
 
 
 class GainNorm(nn.Module):
@@ -205,7 +204,7 @@ class Attention(nn.Module):
         )
         scale = cfg.head_width**-0.5
         if cfg.attention == "cosine":
-            q, k, scale = unit(q), unit(k), COSINE_SCALE
+            q, k, scale = normalised(q), normalised(k), COSINE_SCALE
         else:
             bias = BIAS_GAIN * bias
         logits = jnp.einsum("bqhe,bke->bhqk", q, k, preferred_element_type=jnp.float32)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalle2_jax.clip.contrastive import normalised
 from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.noised import (
     NoisedClip,
@@ -20,6 +19,7 @@ from dalle2_jax.components import load_component, save_component
 from dalle2_jax.config import plain
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.layers.init import init_params
 
 IMAGE = ImageTowerConfig(8, 4, 16, 1, 2, activation="gelu")

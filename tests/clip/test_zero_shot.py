@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalle2_jax.clip.contrastive import Clip, ClipConfig, example, normalised
+from dalle2_jax.clip.contrastive import Clip, ClipConfig, example
 from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.text import TextTowerConfig
 from dalle2_jax.clip.zero_shot import class_vectors, classify, retrieval
 from dalle2_jax.components import Component
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.layers.init import init_params
 from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
 

@@ -24,7 +24,10 @@ class Model:
 
     def __call__(self, x, t, cond):
         self.batches.append(len(x))
-        wide = lambda a: a.reshape(-1, 1, 1, 1)  # noqa: E731
+
+        def wide(a):
+            return a.reshape(-1, 1, 1, 1)
+
         out = jnp.tanh(x + wide(cond["shift"] * cond["keep"])) + wide(t) / 1000
         return jnp.concatenate([out, 2 * out], -1) if self.learned else out
 
@@ -70,7 +73,9 @@ def test_a_null_that_does_not_match_is_refused(null):
 
 
 def test_guided_mixing_is_float32_also_for_bfloat16_networks():
-    model = lambda x, t, cond: Model()(x, t, cond).astype(jnp.bfloat16)  # noqa: E731
+    def model(x, t, cond):
+        return Model()(x, t, cond).astype(jnp.bfloat16)
+
     out = guidance.guided(model, COND, NULL, 7.5)(X, TIME)
     assert out.dtype == jnp.float32
 
@@ -99,9 +104,15 @@ def test_guidance_goes_beyond_the_condition():
 def test_a_classifier_tilts_the_distribution():
     """N(0, 1) under p(y | x_0) ~ exp(a x_0) is N(a, 1): by eps and by the mean."""
     nothing = jnp.zeros((4096, 1))
-    model = lambda x, t: shifted(x, t, nothing)  # noqa: E731
+
+    def model(x, t):
+        return shifted(x, t, nothing)
+
     denoise = samplers.denoiser(model, Noise(), None)
-    gradient = lambda x, t: 0.8 * jnp.sqrt(AB[t][:, None]) * jnp.ones_like(x)  # noqa: E731
+
+    def gradient(x, t):
+        return 0.8 * jnp.sqrt(AB[t][:, None]) * jnp.ones_like(x)
+
     by_eps = walk(samplers.ddim(), guidance.classifier_guided(denoise, gradient))
     by_mean = walk(guidance.classifier_ddpm(gradient), denoise)
     np.testing.assert_allclose(by_eps.mean(), 0.8, atol=0.03)

@@ -49,7 +49,9 @@ def walk(step, denoise, table, samples=4096, width=8):
 
 @each_step
 def test_a_perfect_denoiser_returns_the_image(name):
-    denoise = lambda x, row: samplers.Prediction(X_0, None)  # noqa: E731
+    def denoise(x, row):
+        return samplers.Prediction(X_0, None)
+
     x_T = q_sample(X_0, EPS, ROWS.ab[0])
     x = samplers.sample(STEPS[name], denoise, x_T, ROWS, KEYS)
     np.testing.assert_allclose(x, X_0, atol=1e-5)
@@ -81,7 +83,10 @@ def test_samples_of_a_normal_distribution(name):
 def test_the_right_variance_needs_few_steps():
     """The reverse of a normal chain is normal, its variance in the learned range."""
     table = rows("cosine", 1000, 8)
-    column = lambda a: jnp.zeros(1000).at[table.t].set(a.astype(np.float32))  # noqa: E731
+
+    def column(a):
+        return jnp.zeros(1000).at[table.t].set(a.astype(np.float32))
+
     spread = STD**2 * table.rest / (table.ab * STD**2 + table.rest)  # of x_0 | x_t
     of_x_0 = table.beta * np.sqrt(table.ab_next) / table.rest
     share = np.log(table.variance + of_x_0**2 * spread) - table.log_variance
@@ -115,7 +120,9 @@ def test_inversion_then_sampling_returns_the_input():
 
 
 def test_inversion_of_a_perfect_denoiser_is_exact():
-    denoise = lambda x, row: samplers.Prediction(X_0, None)  # noqa: E731
+    def denoise(x, row):
+        return samplers.Prediction(X_0, None)
+
     x = q_sample(X_0, EPS, ROWS.ab[-1])
     x_T = samplers.sample(samplers.ddim_inverse, denoise, x, inverse_rows(ROWS), KEYS)
     np.testing.assert_allclose(x_T, q_sample(X_0, EPS, ROWS.ab[0]), atol=3e-3)
@@ -130,7 +137,9 @@ def test_inversion_turns_data_into_noise():
 
 @each_step
 def test_a_sample_depends_on_its_own_key_alone(name):
-    run = lambda x_T, keys: samplers.sample(STEPS[name], SWIRL, x_T, ROWS, keys)  # noqa: E731
+    def run(x_T, keys):
+        return samplers.sample(STEPS[name], SWIRL, x_T, ROWS, keys)
+
     together = run(samplers.initial_noise(KEYS, (5, 5, 3)), KEYS)
     for order in ([2], [3, 0]):
         keys = KEYS[jnp.array(order)]
@@ -139,7 +148,9 @@ def test_a_sample_depends_on_its_own_key_alone(name):
 
 
 def test_noise_is_that_of_the_sample_and_the_step():
-    seen = lambda denoise, x, row, noise: x + noise  # noqa: E731
+    def seen(denoise, x, row, noise):
+        return x + noise
+
     x = samplers.sample(seen, None, jnp.zeros((4, 2, 3)), ROWS, KEYS)
     noise = [
         sum(jax.random.normal(jax.random.fold_in(key, i), (2, 3)) for i in range(12))
@@ -197,7 +208,10 @@ def test_the_network_is_told_steps_of_the_full_chain():
 
 def test_x_0_is_clipped_only_when_asked():
     row = type(ROWS)(*(column[0] for column in ROWS))
-    far = lambda x, t: 100 * x  # noqa: E731
+
+    def far(x, t):
+        return 100 * x
+
     noise = Noise(predicts="x0")
     clipped = samplers.denoiser(far, noise, 2.0)(X_0, row).x_0
     assert jnp.abs(clipped).max() == 2
@@ -206,7 +220,9 @@ def test_x_0_is_clipped_only_when_asked():
 
 
 def test_samples_are_float32_also_of_bfloat16_networks():
-    model = lambda x, t: swirl(x, t).astype(jnp.bfloat16)  # noqa: E731
+    def model(x, t):
+        return swirl(x, t).astype(jnp.bfloat16)
+
     denoise = samplers.denoiser(model, Noise(), None)
     for name in STEPS:
         x = samplers.sample(STEPS[name], denoise, EPS.astype(jnp.bfloat16), ROWS, KEYS)

@@ -110,7 +110,10 @@ def variants(schedule):
     x, noise, row = given("x"), given("noise"), rows_at(schedule)
     clipped, fixed = denoiser(1.0), denoiser(1.0, learned=False)
     start_x = denoiser(1.0, learned=False, predicts="x0")
-    gradient = lambda x, t: given("cond_grad")  # noqa: E731
+
+    def gradient(x, t):
+        return given("cond_grad")
+
     by_mean = guidance.classifier_ddpm(gradient)
     by_eps = guidance.classifier_guided(clipped, gradient)
     previous = given("model_output")[..., :3]
@@ -183,7 +186,10 @@ def losses(schedule):
 def network_times(schedule):
     """The steps that a network is told."""
     told = []
-    model = lambda x, t: told.append(t) or x  # noqa: E731
+
+    def model(x, t):
+        return told.append(t) or x
+
     samplers.denoiser(model, Noise(), None)(given("x"), rows_at(schedule))
     return {
         f"model_timesteps/{schedule}": told[0],
