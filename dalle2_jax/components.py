@@ -32,6 +32,7 @@ from dalle2_jax.prior import autoregressive, dalle2_pytorch, diffusion
 from dalle2_jax.prior.autoregressive import Autoregressive, AutoregressiveConfig
 from dalle2_jax.prior.dalle2_pytorch import Dalle2PytorchConfig, Dalle2PytorchPrior
 from dalle2_jax.prior.diffusion import Prior, PriorConfig
+from dalle2_jax.shard.processes import barrier, is_first, whole
 
 FORMAT = 1
 STAGES = {  # configuration, network, shapes of its arguments
@@ -70,17 +71,29 @@ class Component(NamedTuple):
 def save_component(folder, stage, config, params):
     """Writes one component; an earlier one of the same name is replaced as a whole.
 
+    Every process of a run calls it; the first one writes.
+
     Args:
         folder: the model directory; made when absent.
         stage: a name of STAGES.
         config: JSON-able; must hold `model` and, for diffusion stages, `noise`.
         params: nested dict of arrays, any sharding.
     """
-    folder, new = Path(folder), Path(folder) / f".{stage}.new"
+    # safetensors 0.8.0 writes wrong values for strided arrays, hence contiguous.
+    flat = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        leaf = np.asarray(whole(leaf), order="C")
+        if is_first():
+            flat[_name(path)] = leaf
+    if is_first():
+        _write_component(Path(folder), stage, config, flat)
+    barrier("component written")
+
+
+def _write_component(folder, stage, config, flat):
+    new = folder / f".{stage}.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    # safetensors 0.8.0 writes wrong values for strided arrays, hence contiguous.
-    flat = {k: np.asarray(v, order="C") for k, v in flatten(params).items()}
     save_file(flat, new / "model.safetensors", metadata={"format": "dalle2_jax"})
     write_json(new / "config.json", config)
     shutil.rmtree(folder / stage, ignore_errors=True)

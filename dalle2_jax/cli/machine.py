@@ -27,6 +27,26 @@ def start_jax():
         flags.FLAGS.mark_as_parsed()
 
 
+def add_process_flags(parser):
+    """The flags of verbs that run on several hosts; `join` reads them."""
+    group = parser.add_argument_group(
+        "several processes",
+        "detected on TPU pods, Slurm, GKE and Open MPI; elsewhere give all three to "
+        "each process (or DALLE2_COORDINATOR, DALLE2_NUM_PROCESSES, DALLE2_PROCESS_ID)",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--num-processes", type=int, metavar="N", help="in all")
+    group.add_argument("--process-id", type=int, metavar="I", help="this one, from 0")
+
+
+def join(args):
+    """`start_jax`, then this process's Place among those of the run."""
+    start_jax()
+    from dalle2_jax.shard.processes import start_processes
+
+    return start_processes(args.coordinator, args.num_processes, args.process_id)
+
+
 def _unraisable(found):
     """What Python says of errors that nobody can catch, less closed event loops."""
     if not isinstance(found.exc_value, RuntimeError):

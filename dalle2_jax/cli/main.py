@@ -18,6 +18,7 @@ VERBS = (
     "data",
     "inspect",
     "doctor",
+    "launch",
     "parity",
     "import",
     "export",

@@ -12,6 +12,8 @@ EXAMPLE = (
 
 def add_arguments(parser):
     """The flags of `dalle2 train`."""
+    from dalle2_jax.cli.machine import add_process_flags
+
     parser.add_argument(
         "--config", required=True, help="configuration file, or file.py:variant"
     )
@@ -23,14 +25,15 @@ def add_arguments(parser):
         help="model directory: lends frozen CLIP and tokenizer, takes the finished "
         "component (default: WORKDIR/model)",
     )
+    add_process_flags(parser)
 
 
 def run(args):
     """Trains; prints the resolved configuration and a progress line."""
-    from dalle2_jax.cli.machine import start_jax
+    from dalle2_jax.cli.machine import join
     from dalle2_jax.cli.overrides import load_run
 
-    start_jax()
+    place = join(args)
     from ml_collections import ConfigDict
 
     from dalle2_jax.cli.progress import Progress
@@ -38,8 +41,11 @@ def run(args):
     from dalle2_jax.train.run import as_dict
 
     run = load_run(args.config, args.overrides)
-    print(ConfigDict(as_dict(run)))
     model = args.model or args.workdir / "model"
+    if place.index > 0:
+        fit(run, Job(args.data, args.workdir, model))
+        return
+    print(ConfigDict(as_dict(run)))
     with Progress([(run.stage, run.steps)]) as progress:
         progress.begin(run.stage)
         seconds = fit(run, Job(args.data, args.workdir, model), progress.show)

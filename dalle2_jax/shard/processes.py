@@ -199,6 +199,21 @@ def whole(tree):
     return jax.tree.map(_whole, tree)
 
 
+def spread(tree, layout):
+    """Lays host arrays that every process has alike over the devices of all of them.
+
+    Args:
+        tree: arrays.
+        layout: their shardings, a tree of the same shape.
+    """
+
+    def one(x, place):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
+
+    return jax.tree.map(one, tree, layout)
+
+
 def preempted(step):
     """Whether all processes stop after this step, as one of them was told SIGTERM.
 

@@ -8,6 +8,7 @@ from dalle2_jax.data.records import ShardSource
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import replicated
+from dalle2_jax.shard.processes import barrier, is_first, spread
 
 
 def open_source(run, job):
@@ -22,6 +23,7 @@ def open_source(run, job):
 def obtain_tokenizer(run, job, source):
     """The model directory's tokenizer; CLIP may train one on the captions at hand."""
     folder = job.model / "tokenizer"
+    barrier("tokenizer sought")
     if folder.is_dir():
         return Tokenizer.load(folder)
     if run.stage != "clip" or run.vocab <= 0:
@@ -29,9 +31,10 @@ def obtain_tokenizer(run, job, source):
             f"{folder} does not exist; train CLIP into {job.model} first, or set "
             "config.vocab to train a tokenizer."
         )
-    tokenizer = Tokenizer.train(source.captions(), run.vocab)
-    tokenizer.save(folder)
-    return tokenizer
+    if is_first():
+        Tokenizer.train(source.captions(), run.vocab).save(folder)
+    barrier("tokenizer")
+    return Tokenizer.load(folder)
 
 
 def borrow_clip(run, job, mesh):
@@ -41,7 +44,8 @@ def borrow_clip(run, job, mesh):
     if run.stage.startswith("upsampler"):
         return None, {}
     clip = load_component(job.model, "clip")
-    return clip.cfg, jax.device_put({"clip": clip.params}, replicated(mesh))
+    layout = jax.tree.map(lambda _: replicated(mesh), clip.params)
+    return clip.cfg, {"clip": spread(clip.params, layout)}
 
 
 def open_batches(run, source, tokenizer, position):
@@ -53,4 +57,6 @@ def open_batches(run, source, tokenizer, position):
         run.batch,
         run.seed,
         start=position,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )

@@ -1,7 +1,12 @@
 """The loop: batches in, states out, hooks in between."""
 
+import os
 import signal
 from typing import NamedTuple
+
+import jax
+
+from dalle2_jax.shard.processes import preempted
 
 
 class Moment(NamedTuple):
@@ -14,24 +19,47 @@ class Moment(NamedTuple):
 
 
 class Stop:
-    """Remembers that somebody asked the run to stop (ctrl-C or SIGTERM)."""
+    """Somebody asked the run to stop (ctrl-C or SIGTERM, to any of its processes).
+
+    asked: the signal, once every process is to stop; asking again changes nothing.
+    """
 
     def __init__(self):
-        self.asked = None
+        self.asked, self.interrupts, self.turns = None, 0, 0
 
     def __enter__(self):
-        signals = (signal.SIGINT, signal.SIGTERM)
-        self.before = {s: signal.signal(s, self._ask) for s in signals}
+        self.several = jax.process_count() > 1
+        calls = {signal.SIGINT: self._interrupt}
+        if not self.several:  # jax.distributed listens for SIGTERM otherwise
+            calls[signal.SIGTERM] = self._ask
+        self.before = {s: signal.signal(s, call) for s, call in calls.items()}
         return self
 
     def __exit__(self, *error):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
+    def here(self):
+        """Whether to stop after this turn of the loop.
+
+        Every process asks once per turn and gets the same answer at the same turn.
+        """
+        self.turns += 1
+        if self.several and not self.asked and preempted(self.turns):
+            self.asked = signal.SIGTERM
+        return self.asked is not None
+
     def _ask(self, number, frame):
-        if self.asked == signal.SIGINT == number:  # a second ctrl-C means now
-            raise KeyboardInterrupt
         self.asked = number
+
+    def _interrupt(self, number, frame):
+        self.interrupts += 1
+        if self.interrupts > 1:  # a second ctrl-C means now
+            raise KeyboardInterrupt
+        if self.several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.asked = number
 
 
 def train(state, step, batches, hooks, steps, stop):
@@ -43,7 +71,7 @@ def train(state, step, batches, hooks, steps, stop):
         batches: iterator of device batches.
         hooks: list of (every, call); call(Moment) runs when every divides the step.
         steps: updates in all.
-        stop: object with `asked`, looked at after each step.
+        stop: Stop.
 
     Returns:
         The last state.
@@ -54,6 +82,6 @@ def train(state, step, batches, hooks, steps, stop):
         for every, call in hooks:
             if n % every == 0:
                 call(Moment(n, state, metrics, batch))
-        if stop.asked:
+        if stop.here():
             break
     return state

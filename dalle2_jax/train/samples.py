@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from dalle2_jax.shard.processes import is_first, whole
 from dalle2_jax.train.losses import resize
 from dalle2_jax.unclip import (
     decoder_condition,
@@ -30,11 +31,15 @@ def sample_hook(run, clip_cfg, frozen, workdir, log):
     make = makers.get(run.stage)
     if make is None:
         return lambda moment: None
-    (workdir / "samples").mkdir(exist_ok=True)
+    if is_first():
+        (workdir / "samples").mkdir(exist_ok=True)
 
     def call(moment):
-        batch = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:SHOWN]), moment.batch)
-        made = make(run, clip_cfg, frozen, jax.device_get(moment.state.ema), batch)
+        batch, ema, lent = whole((moment.batch, moment.state.ema, frozen))
+        if not is_first():
+            return
+        batch = jax.tree.map(lambda x: jnp.asarray(x[:SHOWN]), batch)
+        made = make(run, clip_cfg, lent, ema, batch)
         real = to_uint8(resize(batch.image, made.shape[1]))
         sheet = np.concatenate([_row(real), _row(made)])
         Image.fromarray(sheet).save(workdir / "samples" / f"{moment.step:08d}.png")
