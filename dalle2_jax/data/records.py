@@ -1,34 +1,24 @@
 """Tar shards as one long list of captioned pictures that can be read at any place."""
 
 import glob
-import json
 import os
 import re
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import fsspec
 import numpy as np
 
-from dalle2_jax.data.shard_index import index_of, is_url
+from dalle2_jax.data.selection import NEED, check_fields, rules_of
+from dalle2_jax.data.shard_index import is_url
+from dalle2_jax.data.shard_reader import ShardReader
+from dalle2_jax.data.tar_members import EMPTY, NO_TAR
 from dalle2_jax.errors import BadInput
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 MOST_SHARDS = 1_000_000
-
-
-class Record(NamedTuple):
-    """One sample as it lies in its shard; image is the encoded file."""
-
-    key: str
-    image: bytes
-    caption: str
-    meta: dict
-    shard: str
 
 
 def expand_braces(pattern):
@@ -89,44 +79,40 @@ def expand(paths):
 class ShardSource(Sequence):
     """Random access to the samples of tar shards: len(source), source[i] -> Record.
 
-    Files are opened on first use in each process and read with os.pread, so threads may
-    share a source and a pickled one works elsewhere. problems: reason -> number of
-    samples that were left out; shards: their paths.
+    Everything is indexed up front; `LazyShards` is for shards too many for that.
+
+    Attributes:
+        shards: their paths. indices: their ShardIndex, of the samples that are used.
+        problems: reason -> number of samples (or shards) that were left out.
+        dropped: filter -> number of samples that it keeps out.
+
+    Args:
+        paths: as in `expand`.
+        need: what a sample must have: "picture", "caption", other extensions.
+        keep: filters on the numbers in its JSON ("width>=256"), all must hold.
 
     Raises:
-        BadInput: no shard, an empty one, a file that is no tar, or no usable sample.
+        BadInput: no shard, no usable sample, or a filter on a field that is nowhere.
     """
 
-    def __init__(self, paths):
+    def __init__(self, paths, need=NEED, keep=()):
         self.shards = expand(paths)
+        self.reader = ShardReader(self.shards, tuple(need), tuple(keep))
         with ThreadPoolExecutor(8) as pool:
-            self.indices = list(pool.map(index_of, self.shards))
+            found = list(pool.map(self.reader.selected, range(len(self.shards))))
+        self.indices = [one.index for one in found]
         self.starts = np.cumsum([0, *(len(index.keys) for index in self.indices)])
-        self.problems = self._count_problems()
-        self._open()
+        self.problems = _total(
+            {reason: len(keys) for reason, keys in index.problems.items()}
+            for index in self.indices
+        )
+        self.dropped = _total(one.dropped for one in found)
+        check_fields(rules_of(keep), frozenset().union(*(one.fields for one in found)))
         if not len(self):
-            reasons = ", ".join(f"{r}: {n}" for r, n in self.problems.items())
-            raise BadInput(
-                f"No usable sample in {self.shards[0]} and others ({reasons})."
-            )
-
-    def _count_problems(self):
-        counts = {}
-        for index in self.indices:
-            for reason, keys in index.problems.items():
-                counts[reason] = counts.get(reason, 0) + len(keys)
-        return counts
-
-    def _open(self):
-        self._files, self._lock = {}, threading.Lock()
+            raise BadInput(_nothing(self.shards, self.problems | self.dropped))
 
     def __getstate__(self):
-        hidden = ("_files", "_lock")
-        return {k: v for k, v in self.__dict__.items() if k not in hidden}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._open()
+        return {k: v for k, v in self.__dict__.items() if k != "indices"}
 
     def __repr__(self):
         return f"ShardSource({len(self)} samples in {len(self.shards)} shards)"
@@ -134,7 +120,7 @@ class ShardSource(Sequence):
     def __len__(self):
         return int(self.starts[-1])
 
-    def _locate(self, i):
+    def locate(self, i):
         """Number of the shard and of the sample in it."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
@@ -142,67 +128,48 @@ class ShardSource(Sequence):
         shard = int(np.searchsorted(self.starts, i, side="right")) - 1
         return shard, i - int(self.starts[shard])
 
-    def _file(self, shard):
-        """An open descriptor of a local shard, or (file system, path) of a URL."""
-        with self._lock:
-            owner = (os.getpid(), shard)
-            if owner not in self._files:
-                path = self.shards[shard]
-                self._files[owner] = (
-                    fsspec.core.url_to_fs(path)
-                    if is_url(path)
-                    else os.open(path, os.O_RDONLY)
-                )
-            return self._files[owner]
-
-    def _read(self, shard, span):
-        offset, length = map(int, span)
-        if not length:
-            return b""
-        file = self._file(shard)
-        if isinstance(file, int):
-            return os.pread(file, length, offset)
-        fs, path = file
-        return fs.cat_file(path, start=offset, end=offset + length)
-
     def close(self):
         """Closes the open files; they are opened again when needed."""
-        with self._lock:
-            for (owner, _), file in self._files.items():
-                if isinstance(file, int) and owner == os.getpid():
-                    os.close(file)
-            self._files.clear()
-
-    def __del__(self):
-        if hasattr(self, "_lock"):
-            self.close()
+        self.reader.close()
 
     def name(self, i):
         """Where sample i lies, for messages: 'SHARD: KEY'."""
-        shard, row = self._locate(i)
-        return f"{self.shards[shard]}: {self.indices[shard].keys[row]}"
-
-    def _meta(self, shard, row):
-        data = self._read(shard, self.indices[shard].metas[row])
-        return json.loads(data) if data else {}
-
-    def _text(self, shard, row):
-        text = self._read(shard, self.indices[shard].texts[row])
-        return text.decode("utf-8", errors="replace").strip()
+        return self.reader.name(*self.locate(i))
 
     def __getitem__(self, i):
-        shard, row = self._locate(i)
-        index, meta = self.indices[shard], self._meta(shard, row)
-        caption = self._text(shard, row) or str(meta.get("caption", "")).strip()
-        image = self._read(shard, index.pictures[row])
-        return Record(str(index.keys[row]), image, caption, meta, self.shards[shard])
+        return self.reader.record(*self.locate(i))
+
+    def member(self, i, extension):
+        """The bytes of another member of sample i ("npy"), or None."""
+        return self.reader.member(*self.locate(i), extension)
 
     def caption(self, i):
         """The caption of sample i, without reading its picture."""
-        shard, row = self._locate(i)
-        said = self._text(shard, row)
-        return said or str(self._meta(shard, row).get("caption", "")).strip()
+        return self.reader.caption(*self.locate(i))
 
     def captions(self):
         """Iterates over all captions, in order."""
         return (self.caption(i) for i in range(len(self)))
+
+
+def _total(counts):
+    """The sum of dicts of numbers, in order of appearance."""
+    total = {}
+    for count in counts:
+        for name, number in count.items():
+            total[name] = total.get(name, 0) + number
+    return total
+
+
+def _nothing(shards, reasons):
+    """One sentence on why not a single sample can be used."""
+    said = ", ".join(f"{reason}: {n}" for reason, n in reasons.items())
+    if len(shards) == 1 and NO_TAR in reasons:
+        return (
+            f"{shards[0]} is no tar file; shards are uncompressed tars of KEY.jpg or "
+            ".png, KEY.txt and KEY.json."
+        )
+    if len(shards) == 1 and EMPTY in reasons:
+        return f"The shard {shards[0]} is empty; remove it or make it again."
+    others = f" and {len(shards) - 1} others" if len(shards) > 1 else ""
+    return f"No usable sample in {shards[0]}{others} ({said})."

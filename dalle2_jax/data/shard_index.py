@@ -2,39 +2,83 @@
 
 Built in one pass over the tar and kept beside it as NAME.idx, or in the cache folder
 where the shard's folder cannot be written. It holds for one size and time of the file.
+A remote shard's index is looked for beside it and kept in the cache folder;
+`dalle2 data index` writes it beside the shard once, for all hosts.
 """
 
 import hashlib
+import io
 import json
 import os
-import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import fsspec
 import numpy as np
 
+from dalle2_jax.data.tar_members import contents_of
 from dalle2_jax.errors import BadInput
 
-VERSION = 2
+VERSION = 3
 PICTURES = ("jpg", "jpeg", "png", "webp")
-EARLY = "the shard ends early"
-ABSENT = -1
-BLOCK = 512
+ABSENT = (-1, 0)
+MOST_FIELDS = 64
 WRITE = 0o222  # permission bits
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class ShardIndex(NamedTuple):
-    """Samples of one shard; a span is (offset, length) in the tar, or (ABSENT, 0)."""
+    """The samples of one shard; a span is (offset, length) in the tar, or ABSENT."""
 
     keys: np.ndarray  # str [n]
     pictures: np.ndarray  # int64 [n, 2]
-    texts: np.ndarray  # int64 [n, 2]; of length 0 where the caption stands in the JSON
+    texts: np.ndarray  # int64 [n, 2]; ABSENT where the text is blank
     metas: np.ndarray  # int64 [n, 2]
-    problems: dict  # reason -> [key, ...] of the samples left out
+    captioned: np.ndarray  # bool [n]
+    fields: np.ndarray  # float64 [n, names]: numbers in the JSON; NaN: not there
+    names: np.ndarray  # str [f], lower-cased
+    others: np.ndarray  # int64 [m, 4]: row, kind, offset, length; sorted
+    kinds: np.ndarray  # str [k]: extensions of the other members
+    problems: dict  # reason -> [key, ...] of what was left out, "" for the shard
+
+    def member(self, row, extension):
+        """The span of any member besides picture, text and JSON."""
+        low, high = np.searchsorted(self.others[:, 0], (row, row + 1))
+        for _, kind, *span in self.others[low:high].tolist():
+            if self.kinds[kind] == extension:
+                return tuple(span)
+        return ABSENT
+
+    def having(self, extension):
+        """bool [n]: which samples have this other member."""
+        kind = np.flatnonzero(self.kinds == extension)
+        rows = self.others[np.isin(self.others[:, 1], kind), 0]
+        return np.isin(np.arange(len(self.keys)), rows)
+
+    def field(self, name):
+        """float64 [n] of a number in the JSON; NaN where a sample lacks it."""
+        at = np.flatnonzero(self.names == name)
+        return self.fields[:, at[0]] if len(at) else np.full(len(self.keys), np.nan)
+
+    def take(self, rows):
+        """The index of some rows, ascending, without the fields."""
+        place = np.full(len(self.keys), -1)
+        place[rows] = np.arange(len(rows))
+        others = self.others.copy()
+        others[:, 0] = place[others[:, 0]]
+        return self._replace(
+            keys=self.keys[rows],
+            pictures=self.pictures[rows],
+            texts=self.texts[rows],
+            metas=self.metas[rows],
+            captioned=self.captioned[rows],
+            fields=np.zeros((len(rows), 0)),
+            names=self.names[:0],
+            others=others[others[:, 0] >= 0],
+        )
 
 
 def is_url(path):
@@ -46,23 +90,41 @@ def index_of(path):
     """The index of a shard, from beside it, from the cache, or built now.
 
     Raises:
-        BadInput: the file is not there, is no tar, or is empty.
+        BadInput: the file is not there or cannot be read.
     """
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     for place in (beside(path), cached(path)):
-        found = _load(place, stamp) if place else None
+        found = _load(place, stamp)
         if found is not None:
             return found
     made = build_index(path)
-    for place in (beside(path), cached(path)):
-        if place and _save(place, stamp, made):
-            break
+    places = (cached(path),) if is_url(path) else (beside(path), cached(path))
+    if len(made.keys):
+        any(_save(place, stamp, made) for place in places)
     return made
 
 
+def publish(path):
+    """Writes the index of a shard beside it, remote or not; returns the index.
+
+    Raises:
+        BadInput: the shard cannot be read, or its folder not be written.
+    """
+    index, stamp = index_of(path), stamp_of(path)
+    if _load(beside(path), stamp) is None:
+        try:
+            with fsspec.open(str(beside(path)), "wb") as out:
+                out.write(_packed(stamp, index))
+        except OSError as error:
+            raise BadInput(
+                f"{beside(path)} cannot be written ({error}); mend the permissions."
+            ) from error
+    return index
+
+
 def beside(path):
-    """Where the index of a local shard is kept; None for a URL."""
-    return None if is_url(path) else Path(f"{path}.idx")
+    """Where the index of a shard is kept: a Path, or a URL."""
+    return f"{path}.idx" if is_url(path) else Path(f"{path}.idx")
 
 
 def cached(path):
@@ -73,7 +135,7 @@ def cached(path):
     return Path(root) / "dalle2_jax" / f"{digest}.idx"
 
 
-def _stamp(path):
+def stamp_of(path):
     """What a shard is recognised by: size and time of change."""
     try:
         if not is_url(path):
@@ -92,25 +154,32 @@ def _stamp(path):
 def _load(place, stamp):
     """An index that was saved for this stamp, else None."""
     try:
-        with np.load(place, allow_pickle=False) as saved:
+        with fsspec.open(str(place), "rb") as file:
+            held = io.BytesIO(file.read())
+        with np.load(held, allow_pickle=False) as saved:
             if str(saved["stamp"]) != stamp:
                 return None
-            arrays = (saved[n] for n in ("keys", "pictures", "texts", "metas"))
+            arrays = [saved[name] for name in ShardIndex._fields[:-1]]
             return ShardIndex(*arrays, json.loads(str(saved["problems"])))
     except DAMAGED:
         return None
 
 
+def _packed(stamp, index):
+    held = io.BytesIO()
+    arrays = index._asdict() | {"problems": json.dumps(index.problems)}
+    np.savez(held, stamp=stamp, **arrays)
+    return held.getvalue()
+
+
 def _save(place, stamp, index):
     """Writes the index whole or not at all; False where the folder is read-only."""
     part = place.with_name(f".{place.name}.{os.getpid()}")
-    arrays = index._asdict() | {"problems": json.dumps(index.problems)}
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.parent.stat().st_mode & WRITE:
             return False  # meant to stay as it is, even where root could write
-        with part.open("wb") as out:
-            np.savez(out, stamp=stamp, **arrays)
+        part.write_bytes(_packed(stamp, index))
         part.replace(place)
     except OSError:
         part.unlink(missing_ok=True)
@@ -119,101 +188,53 @@ def _save(place, stamp, index):
 
 
 def build_index(path):
-    """Reads every header of a shard, and its JSON members. See `index_of`."""
-    with fsspec.open(str(path), "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        try:
-            samples, cut = _members(file, size)
-        except tarfile.TarError as error:
-            raise BadInput(
-                f"{path} is no tar file ({error}); shards are uncompressed tars of "
-                "KEY.jpg or .png, KEY.txt and KEY.json."
-            ) from error
-        if not samples:
-            raise BadInput(f"The shard {path} is empty; remove it or make it again.")
-        return _sorted_out(file, samples, cut)
+    """Reads every header of a shard, its captions and JSON members. See `index_of`."""
+    try:
+        with fsspec.open(str(path), "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return _arranged(contents_of(file, size))
+    except OSError as error:
+        raise BadInput(f"The shard {path} cannot be read ({error}).") from error
 
 
-def _split(name):
-    """KEY and extension: webdataset parts the base name at its first dot."""
-    folder, _, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return f"{folder}/{stem}" if folder else stem, extension.lower()
+def _arranged(contents):
+    """Contents as arrays."""
+    samples = contents.samples
+    seen = Counter(name for s in samples.values() for name in s.fields)
+    names = [name for name, _ in seen.most_common(MOST_FIELDS)]
+    rows = [_spans(sample) for sample in samples.values()]
+    spans = np.array(rows, np.int64).reshape(-1, 3, 2)
+    kinds = sorted({e for s in samples.values() for e in _others(s)})
+    number = {kind: i for i, kind in enumerate(kinds)}
+    others = [
+        (row, number[extension], *sample.spans[extension])
+        for row, sample in enumerate(samples.values())
+        for extension in _others(sample)
+    ]
+    fields = [[s.fields.get(n, np.nan) for n in names] for s in samples.values()]
+    return ShardIndex(
+        np.array(list(samples), np.str_),
+        *np.moveaxis(spans, 1, 0),
+        np.array([bool(s.said) for s in samples.values()], bool),
+        np.array(fields, np.float64).reshape(len(samples), len(names)),
+        np.array(names, np.str_),
+        np.array(others, np.int64).reshape(-1, 4),
+        np.array(kinds, np.str_),
+        contents.problems,
+    )
 
 
-def _headers(tar, cut):
-    """The members of a tar; notes in `cut` where it breaks off before its end."""
-    while True:
-        try:
-            member = tar.next()
-        except tarfile.ReadError:
-            cut.append(EARLY)
-            return
-        if member is None:
-            break
-        tar.members.clear()  # a million headers are not needed in memory
-        yield member
-    tar.fileobj.seek(tar.offset)
-    if any(tar.fileobj.read(BLOCK)):  # a broken header, where the end mark should be
-        cut.append(EARLY)
+def _picture(sample):
+    return next((e for e in PICTURES if sample.spans.get(e, ABSENT)[1]), None)
 
 
-def _members(file, size):
-    """{key: {extension: (offset, length)}} of whole members; keys that were cut off."""
-    samples, cut = {}, []
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in _headers(tar, cut):
-            key, extension = _split(member.name)
-            if not member.isreg() or key.startswith("__") or not extension:
-                continue
-            sample = samples.setdefault(key, {})
-            if member.offset_data + member.size > size:
-                cut.append(key)
-            elif extension not in sample:
-                sample[extension] = (member.offset_data, member.size)
-    return samples, cut
+def _spans(sample):
+    """picture, text and meta spans."""
+    text = sample.spans["txt"] if "txt" in sample.said else ABSENT
+    picture = sample.spans.get(_picture(sample), ABSENT)
+    return picture, text, sample.spans.get("json", ABSENT)
 
 
-def _sorted_out(file, samples, cut):
-    """The usable samples as arrays, and the others by reason."""
-    rows, problems = [], {}
-    for key, spans in samples.items():
-        row, reason = _row(file, key, spans)
-        if reason:
-            problems.setdefault("cut off" if key in cut else reason, []).append(key)
-        else:
-            rows.append((key, *row))
-    if EARLY in cut:
-        problems[EARLY] = [""]
-    keys = np.array([row[0] for row in rows], dtype=np.str_)
-    spans = np.array([row[1:] for row in rows], np.int64).reshape(-1, 3, 2)
-    return ShardIndex(keys, *np.moveaxis(spans, 1, 0), problems)
-
-
-def _read_span(file, span):
-    file.seek(span[0])
-    return file.read(span[1])
-
-
-def _row(file, key, spans):
-    """(picture, text, meta spans) of a sample, or the reason why it is left out."""
-    absent = (ABSENT, 0)
-    picture = next((spans[e] for e in PICTURES if e in spans), absent)
-    text, meta = spans.get("txt", absent), spans.get("json", absent)
-    if not picture[1]:
-        return None, "no picture"
-    fields = {}
-    if meta[1]:
-        try:
-            fields = json.loads(_read_span(file, meta))
-        except ValueError:
-            return None, "broken JSON"
-        if not isinstance(fields, dict):
-            return None, "broken JSON"
-    if text[1] and not _read_span(file, text).strip():
-        text = absent
-    said = fields.get("caption")
-    if not text[1] and not (isinstance(said, str) and said.strip()):
-        return None, "no caption"
-    return (picture, text, meta), None
+def _others(sample):
+    return [e for e in sample.spans if e not in (_picture(sample), "txt", "json")]

@@ -11,7 +11,8 @@ import pytest
 from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.images import decode
 from dalle2_jax.data.order import record_at
-from dalle2_jax.data.records import Record, ShardSource
+from dalle2_jax.data.records import ShardSource
+from dalle2_jax.data.shard_reader import Record
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.data.write_shapes import make_shapes
 from dalle2_jax.errors import BadInput

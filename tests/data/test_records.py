@@ -169,7 +169,7 @@ def test_what_is_no_shard_is_said(tmp_path):
     with pytest.raises(BadInput, match="0.tar is no tar file"):
         ShardSource(tmp_path / "0.tar")
     (tmp_path / "0.tar").write_bytes(b"")
-    with pytest.raises(BadInput, match="0.tar is no tar file .empty file"):
+    with pytest.raises(BadInput, match="0.tar is no tar file"):
         ShardSource(tmp_path / "0.tar")
     with pytest.raises(BadInput, match="1.tar is empty"):
         ShardSource(shard(tmp_path / "1.tar", []))
@@ -183,3 +183,16 @@ def test_random_reads_equal_reads_in_order(tmp_path):
     whole = list(source)
     for i in np.random.default_rng(0).integers(-30, 30, 50):
         assert source[int(i)] == whole[int(i)]
+
+
+def test_any_other_member_of_a_sample_can_be_read(tmp_path):
+    members = sample("a") + [("a.npy", b"one"), ("a.img_emb.npy", b"two")]
+    members += sample("b") + [("c.npy", b"three"), ("c.txt", b"no picture")]
+    path = shard(tmp_path / "0.tar", members)
+    source = ShardSource(path)
+    assert source.problems == {"no picture": 1}
+    found = [source.member(i, e) for i in (0, 1) for e in ("npy", "img_emb.npy")]
+    assert found == [b"one", b"two", None, None]
+    bare = ShardSource(path, need=("npy", "caption"))
+    assert [bare.member(i, "npy") for i in range(2)] == [b"one", b"three"]
+    assert bare[1].image == b"" and bare.problems == {"no npy": 1}

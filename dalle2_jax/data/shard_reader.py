@@ -1,0 +1,162 @@
+"""Reads single samples of tar shards, local or remote, by shard and row.
+
+Files and indices are opened on first use in each process, so threads may share a
+reader and a pickled one, which carries nothing but names, works elsewhere.
+"""
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+import fsspec
+
+from dalle2_jax.data.selection import NEED, rules_of, select
+from dalle2_jax.data.shard_index import ABSENT, index_of, is_url
+from dalle2_jax.data.tar_members import parsed
+from dalle2_jax.errors import Failed
+
+MOST_FILES = 256  # open at once
+TRIES = 4  # of a remote read, 1, 2, 4 seconds apart
+
+
+class Record(NamedTuple):
+    """One sample as it lies in its shard; image is the encoded file."""
+
+    key: str
+    image: bytes
+    caption: str
+    meta: dict
+    shard: str
+
+
+class _Local:
+    """A descriptor that is closed when nobody reads from it any more."""
+
+    def __init__(self, path):
+        self.number = os.open(path, os.O_RDONLY)
+
+    def read(self, offset, length):
+        return os.pread(self.number, length, offset)
+
+    def __del__(self):
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class _Remote:
+    """A URL, read by ranges; a failure of the network is tried again."""
+
+    def __init__(self, url):
+        self.url = url
+        self.system, self.path = fsspec.core.url_to_fs(url)
+
+    def read(self, offset, length):
+        for attempt in range(TRIES):
+            try:
+                return self.system.cat_file(
+                    self.path, start=offset, end=offset + length
+                )
+            except OSError as error:
+                problem = error
+                time.sleep(2**attempt if attempt < TRIES - 1 else 0)
+        raise Failed(
+            f"{self.url} cannot be read ({problem}) after {TRIES} tries; run the same "
+            "command again when the store answers."
+        )
+
+
+class _Held:
+    """The newest few of what `make(key)` gives, by key, for many threads."""
+
+    def __init__(self, make, most):
+        self.make, self.most = make, most
+        self.things, self.lock = OrderedDict(), threading.Lock()
+
+    def __call__(self, key):
+        with self.lock:
+            if key in self.things:
+                self.things.move_to_end(key)
+                return self.things[key]
+        made = self.make(key)
+        with self.lock:
+            self.things[key] = made
+            while self.most and len(self.things) > self.most:
+                self.things.popitem(last=False)
+        return made
+
+
+class ShardReader:
+    """The samples of tar shards by (shard, row), after selection.
+
+    Args:
+        shards: paths or URLs.
+        need: what a sample must have: "picture", "caption", other extensions.
+        keep: filters on the numbers in its JSON, as in `selection.rules_of`.
+        most: indices held at once, 0: all.
+    """
+
+    def __init__(self, shards, need=NEED, keep=(), most=0):
+        self.shards, self.need, self.keep, self.most = shards, need, keep, most
+        self._open()
+
+    def _open(self):
+        self._rules, self._process = rules_of(self.keep), os.getpid()
+        self.selected = _Held(self._select, self.most)
+        self._files = _Held(self._file, MOST_FILES)
+
+    def _select(self, shard):
+        return select(index_of(self.shards[shard]), self.need, self._rules)
+
+    def _file(self, shard):
+        path = self.shards[shard]
+        return _Remote(path) if is_url(path) else _Local(path)
+
+    def __getstate__(self):
+        return {
+            name: getattr(self, name) for name in ("shards", "need", "keep", "most")
+        }
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
+    def close(self):
+        """Closes the open files; they are opened again when needed."""
+        self._files = _Held(self._file, MOST_FILES)
+
+    def index(self, shard):
+        """ShardIndex of the samples of a shard that are used."""
+        return self.selected(shard).index
+
+    def _read(self, shard, span):
+        offset, length = map(int, span)
+        return self._files(shard).read(offset, length) if length else b""
+
+    def member(self, shard, row, extension):
+        """The bytes of any other member of a sample, or None where it has none."""
+        span = self.index(shard).member(row, extension)
+        return None if span == ABSENT else self._read(shard, span)
+
+    def name(self, shard, row):
+        """Where a sample lies, for messages: 'SHARD: KEY'."""
+        return f"{self.shards[shard]}: {self.index(shard).keys[row]}"
+
+    def _meta(self, shard, row):
+        data = self._read(shard, self.index(shard).metas[row])
+        return (parsed(data) or {}) if data else {}
+
+    def caption(self, shard, row, meta=None):
+        """The caption of a sample: its text, or else what its JSON says."""
+        text = self._read(shard, self.index(shard).texts[row])
+        if text:
+            return text.decode("utf-8", errors="replace").strip()
+        meta = self._meta(shard, row) if meta is None else meta
+        return str(meta.get("caption") or "").strip()
+
+    def record(self, shard, row):
+        """The Record of a sample; the image is empty where it has none."""
+        index, meta = self.index(shard), self._meta(shard, row)
+        caption = self.caption(shard, row, meta)
+        image = self._read(shard, index.pictures[row])
+        return Record(str(index.keys[row]), image, caption, meta, self.shards[shard])
