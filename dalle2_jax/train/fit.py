@@ -18,6 +18,7 @@ from dalle2_jax.components import (
 )
 from dalle2_jax.errors import BadInput, Preempted
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
+from dalle2_jax.shard.processes import barrier, is_first
 from dalle2_jax.train.checkpoint import Checkpoints
 from dalle2_jax.train.inputs import (
     borrow_clip,
@@ -27,13 +28,13 @@ from dalle2_jax.train.inputs import (
 )
 from dalle2_jax.train.loop import Stop, train
 from dalle2_jax.train.losses import LOSSES
-from dalle2_jax.train.metrics import Clock, Feed, MetricsFile, log_hook
-from dalle2_jax.train.optim import Sam, optimizer
+from dalle2_jax.train.metrics import Clock, Feed, log_hook, open_log
+from dalle2_jax.train.optim import optimizer
 from dalle2_jax.train.prepare import fit_tables
 from dalle2_jax.train.run import as_dict, difference, run_from
 from dalle2_jax.train.samples import sample_hook
 from dalle2_jax.train.state import create_state, fresh_state, state_layout
-from dalle2_jax.train.step import jit_step
+from dalle2_jax.train.step import step_of
 
 
 class Job(NamedTuple):
@@ -65,21 +66,20 @@ def fit(run, job, show=None):
         Preempted: a stop was asked for and the state is committed.
     """
     claim(job.workdir, run)
+    barrier("run directory claimed")
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.batch)
     source = open_source(run, job)
     tokenizer = obtain_tokenizer(run, job, source)
     clip_cfg, frozen = borrow_clip(run, job, mesh)
     tx = optimizer(run.optim, run.steps)
-    loss = LOSSES[run.stage](run, clip_cfg)
     checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
     prepare = functools.partial(prepared, run, clip_cfg, frozen, source, tokenizer)
     state, position = begin(run, tx, mesh, checkpoints, prepare)
-    sam = Sam(run.optim.sam_rho, run.optim.sam_group)
-    step = jit_step(state, mesh, loss=loss, tx=tx, decay=run.optim.ema, sam=sam)
+    step = step_of(run, clip_cfg, tx, state, mesh)
     batches = open_batches(run, source, tokenizer, position)
     feed = Feed(batches, functools.partial(to_devices, mesh))
-    log = MetricsFile(job.workdir, int(state.step))
+    log = open_log(job.workdir, int(state.step))
     clock = Clock(feed, run.batch)
 
     def save(moment):
@@ -93,7 +93,7 @@ def fit(run, job, show=None):
     if run.sample_every:
         hook = sample_hook(run, clip_cfg, frozen, job.workdir, log)
         hooks.append((run.sample_every, hook))
-    key = jax.device_put(jax.random.key(run.seed), replicated(mesh))
+    key = jax.jit(jax.random.key, out_shardings=replicated(mesh))(run.seed)
 
     def update(state, batch):
         return step(state, frozen, batch, key)
@@ -131,6 +131,8 @@ def claim(workdir, run):
                 f"{workdir} holds a run with another {field}; continue it with its own "
                 "configuration or choose another --workdir."
             )
+    if not is_first():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, as_dict(run))
@@ -145,10 +147,11 @@ def begin(run, tx, mesh, checkpoints, prepare=lambda params, mesh: params):
 
     prepare: (first parameters, mesh) -> those that a fresh state starts from.
     """
+    averages = len(run.optim.ema_more)
     params = initial_params(run.stage, run.model, run.seed)
     if not checkpoints.manager.all_steps():
-        return create_state(prepare(params, mesh), tx, mesh), 0
-    shapes = jax.eval_shape(lambda p: fresh_state(p, tx), params)
+        return create_state(prepare(params, mesh), tx, mesh, averages), 0
+    shapes = jax.eval_shape(lambda p: fresh_state(p, tx, averages), params)
     like = jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
         shapes,

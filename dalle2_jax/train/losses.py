@@ -1,13 +1,16 @@
 """One loss per stage: (params, frozen, batch, key) -> (scalar, metrics).
 
-A stage brings only this. CLIP is frozen for every other stage and runs inside the step,
-on the same pictures, resized on the device.
+A stage brings only this, in two halves (Loss): what the network is shown, which nothing
+is learned from, and how its answer is scored. CLIP is frozen for every other stage and
+runs in the first half, on the same pictures, resized on the device.
 
 The priors need no CLIP: their losses take batches of embeddings (Embedded) as well.
 With those, LOSSES["prior"](run, None) is called with frozen = {}.
 """
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,16 +51,45 @@ class Embedded(NamedTuple):
     mask: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A stage's loss; called, it is (params, frozen, batch, key) -> (scalar, metrics).
+
+    prepare: (frozen, batch, key) -> tree of arrays [b, ...], randomness included.
+    score: (params, shown, key) -> (scalar, metrics), the scalar a mean over examples
+    where `separable`; metrics are scalars, or arrays [b] with a value per example.
+    """
+
+    prepare: Callable
+    score: Callable
+    separable: bool = True  # False: examples are compared with each other
+
+    def __call__(self, params, frozen, batch, key):
+        """The whole loss of one batch."""
+        return self.score(params, self.prepare(frozen, batch, key), key)
+
+
+class Noising(NamedTuple):
+    """What a diffusion loss shows: x_0, eps [b, ...], t int32 [b], and a condition."""
+
+    x_0: jax.Array
+    eps: jax.Array
+    t: jax.Array
+    given: Any
+
+
 def clip_loss(run, clip_cfg):
     """unCLIP §2: symmetric cross-entropy over the global batch (CLIP, Figure 3)."""
     axis = SAM_AXIS if run.optim.sam_rho else None
 
-    def loss(params, frozen, batch, key):
-        pixels = preprocess(run.model.image, from_uint8(batch.image))
-        z = Clip(run.model).apply({"params": params}, pixels, batch.tokens)
+    def prepare(frozen, batch, key):
+        return preprocess(run.model.image, from_uint8(batch.image)), batch.tokens
+
+    def score(params, shown, key):
+        z = Clip(run.model).apply({"params": params}, *shown)
         return contrastive_loss(*z, axis)
 
-    return loss
+    return Loss(prepare, score, separable=False)
 
 
 def noised_clip_loss(run, clip_cfg):
@@ -70,22 +102,23 @@ def noised_clip_loss(run, clip_cfg):
         )
     axis = SAM_AXIS if run.optim.sam_rho else None
 
-    def loss(params, frozen, batch, key):
-        k_time, k_eps = jax.random.split(key)
-        x_0 = resize(batch.image, size)
-        t = draw_times(k_time, len(x_0), noise)
-        x_t = noised(x_0, jax.random.normal(k_eps, x_0.shape), t, noise)
-        z = NoisedClip(run.model).apply({"params": params}, x_t, t, batch.tokens)
+    def prepare(frozen, batch, key):
+        return _noising(resize(batch.image, size), batch.tokens, noise, key)
+
+    def score(params, shown, key):
+        x_t = noised(shown.x_0, shown.eps, shown.t, noise)
+        apply = NoisedClip(run.model).apply
+        z = apply({"params": params}, x_t, shown.t, shown.given)
         return contrastive_loss(*z, axis)
 
-    return loss
+    return Loss(prepare, score, separable=False)
 
 
 def prior_loss(run, clip_cfg):
     """unCLIP eq. 2: mean of ||f(z_noised, t, y) - z_i||^2 over t and noise."""
     cfg, noise = run.model, run.noise
 
-    def loss(params, frozen, batch, key):
+    def prepare(frozen, batch, key):
         k_noise, k_keep = jax.random.split(key)
         if cfg.null == "empty":
             batch = _emptied(batch, k_keep, run.corrupt.drop_text)
@@ -93,14 +126,17 @@ def prior_loss(run, clip_cfg):
         text = prior_text(caption, cfg.null)
         if cfg.null == "learned":
             text = _sometimes(caption, k_keep, run.corrupt.drop_text)
-        z_0 = jax.lax.stop_gradient(to_scaled(cfg, params, z_image))
+        return _noising(z_image, text, noise, k_noise)
+
+    def score(params, shown, key):
+        z_0 = jax.lax.stop_gradient(to_scaled(cfg, params, shown.x_0))
 
         def model(z_noised, t):
-            return Prior(cfg).apply({"params": params}, z_noised, t, text)
+            return Prior(cfg).apply({"params": params}, z_noised, t, shown.given)
 
-        return _denoising(model, z_0, noise, k_noise)
+        return _denoising(model, shown._replace(x_0=z_0), noise)
 
-    return loss
+    return Loss(prepare, score)
 
 
 def autoregressive_loss(run, clip_cfg):
@@ -111,20 +147,23 @@ def autoregressive_loss(run, clip_cfg):
     """
     cfg = run.model
 
-    def loss(params, frozen, batch, key):
+    def prepare(frozen, batch, key):
         caption, z_image = _embed(clip_cfg, frozen, batch)
-        text = _sometimes(caption, key, run.corrupt.drop_text)
+        return z_image, _sometimes(caption, key, run.corrupt.drop_text), caption.pooled
+
+    def score(params, shown, key):
+        z_image, text, z_text = shown
         tables = codes_of(jax.lax.stop_gradient(params))
         codes = encode(tables, z_image)
         lost = jnp.sum((decode(tables, codes) - z_image) ** 2)
         lost = lost / jnp.sum((z_image - tables.mean) ** 2)
-        dot = dot_token(params["dot_edges"], z_image, caption.pooled)
+        dot = dot_token(params["dot_edges"], z_image, z_text)
         logits = Autoregressive(cfg).apply({"params": params}, text, dot, codes)
         right = jnp.mean(jnp.argmax(logits, axis=-1) == codes)
         metrics = {"accuracy": right, "lost": lost, "explained": tables.share.sum()}
         return code_loss(logits, codes).mean(), metrics
 
-    return loss
+    return Loss(prepare, score)
 
 
 def decoder_loss(run, clip_cfg):
@@ -132,31 +171,34 @@ def decoder_loss(run, clip_cfg):
     cfg, noise, how = run.model, run.noise, run.corrupt
     absent = 0.0 if how.empty else how.drop_text
 
-    def loss(params, frozen, batch, key):
-        k_noise, k_forget, k_dropout = jax.random.split(key, 3)
+    def prepare(frozen, batch, key):
+        k_noise, k_forget, _ = jax.random.split(key, 3)
         if how.empty:
             k_empty = jax.random.fold_in(k_forget, len(batch.tokens))
             batch = _emptied(batch, k_empty, how.drop_text)
         caption, z_image = _embed(clip_cfg, frozen, batch)
         given = decoder_condition(caption, z_image, clip_cfg.unit)
         condition = forget(given, k_forget, how.drop_image, absent)
+        return _noising(resize(batch.image, cfg.size), condition, noise, k_noise)
+
+    def score(params, shown, key):
+        rngs = {"dropout": jax.random.split(key, 3)[2]}
 
         def model(x_t, t):
-            rngs = {"dropout": k_dropout}
             apply = Decoder(cfg).apply
-            return apply({"params": params}, x_t, t, condition, train=True, rngs=rngs)
+            return apply({"params": params}, x_t, t, shown.given, train=True, rngs=rngs)
 
-        return _denoising(model, resize(batch.image, cfg.size), noise, k_noise)
+        return _denoising(model, shown, noise)
 
-    return loss
+    return Loss(prepare, score)
 
 
 def upsampler_loss(run, clip_cfg):
     """unCLIP §2.1: crops of the picture from crops of its corrupted small version."""
     cfg, noise, how = run.model, run.noise, run.corrupt
 
-    def loss(params, frozen, batch, key):
-        k_noise, k_crop, k_worse, k_dropout = jax.random.split(key, 4)
+    def prepare(frozen, batch, key):
+        k_noise, k_crop, k_worse, _ = jax.random.split(key, 4)
         high = resize(batch.image, cfg.size)
         if how.crop < 1:
             high = crops(k_crop, high, how.crop, cfg.factor)
@@ -165,15 +207,18 @@ def upsampler_loss(run, clip_cfg):
             low = bsr(k_worse, high, cfg.factor, how.kind)
         else:
             low = worsen(jax.image.resize(high, small, "linear"), k_worse, how)
+        return _noising(high, low, noise, k_noise)
+
+    def score(params, shown, key):
+        rngs = {"dropout": jax.random.split(key, 4)[3]}
 
         def model(x_t, t):
-            rngs = {"dropout": k_dropout}
             apply = Upsampler(cfg).apply
-            return apply({"params": params}, x_t, t, low, train=True, rngs=rngs)
+            return apply({"params": params}, x_t, t, shown.given, train=True, rngs=rngs)
 
-        return _denoising(model, high, noise, k_noise)
+        return _denoising(model, shown, noise)
 
-    return loss
+    return Loss(prepare, score)
 
 
 LOSSES = {
@@ -248,11 +293,17 @@ def _embed(clip_cfg, frozen, batch):
     return jax.lax.stop_gradient((caption, z_image))
 
 
-def _denoising(model, x_0, noise, key):
-    """Mean diffusion loss of `model(x_t, t)` on x_0 at random times."""
+def _noising(x_0, given, noise, key):
+    """x_0 with the noise and the steps it will be shown at."""
     k_time, k_eps = jax.random.split(key)
     t = draw_times(k_time, len(x_0), noise)
-    eps = jax.random.normal(k_eps, x_0.shape)
+    return Noising(x_0, jax.random.normal(k_eps, x_0.shape), t, given)
+
+
+def _denoising(model, shown, noise):
+    """Mean diffusion loss of `model(x_t, t)`; losses and steps of the examples."""
+    x_0, eps, t, _ = shown
     x_t = noised(x_0, eps, t, noise)
     losses, metrics = diffusion_loss(model(x_t, t), x_0, x_t, eps, t, noise)
-    return losses.mean(), jax.tree.map(jnp.mean, metrics)
+    means = jax.tree.map(jnp.mean, metrics)
+    return losses.mean(), {**means, "losses": losses, "times": t}

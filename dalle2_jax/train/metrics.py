@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from dalle2_jax.shard.processes import is_first
+
 
 class MetricsFile:
     """Scalars as one JSON object per line and as TensorBoard events.
@@ -38,6 +40,24 @@ class MetricsFile:
         """Flushes and closes both."""
         self.file.close()
         self.board.close()
+
+
+class Unwritten:
+    """The MetricsFile of every process but the first: takes the same and drops it."""
+
+    def write(self, step, scalars):
+        """Nothing."""
+
+    def picture(self, step, name, image):
+        """Nothing."""
+
+    def close(self):
+        """Nothing."""
+
+
+def open_log(workdir, step):
+    """Where this process writes the metrics of a run that resumes from `step`."""
+    return MetricsFile(workdir, step) if is_first() else Unwritten()
 
 
 def read_metrics(path):
@@ -106,7 +126,7 @@ def log_hook(log, clock, show):
 
     def call(moment):
         values = jax.device_get(moment.metrics)
-        scalars = {name: float(np.asarray(v)) for name, v in values.items()}
+        scalars = {name: float(v) for name, v in values.items() if not np.ndim(v)}
         scalars |= clock.rates()
         log.write(moment.step, scalars)
         if show is not None:

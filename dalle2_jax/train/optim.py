@@ -88,7 +88,7 @@ def gradient(loss, sam=None, mesh=None):
 
         def whole(own):
             call = jax.vmap(loss, (0, None, 0, 0), axis_name=SAM_AXIS)
-            return jax.tree.map(lambda x: x.mean(0), call(own, frozen, parts, keys))
+            return jax.tree.map(_over_groups, call(own, frozen, parts, keys))
 
         own = jax.tree.map(lambda w: jnp.broadcast_to(w, (groups, *w.shape)), params)
         result, local = jax.value_and_grad(whole, has_aux=True)(_spread(own, mesh))
@@ -104,6 +104,11 @@ def perturbation(grads, rho):
     """rho g / |g|, the norm over all leaves; 0 where g is 0."""
     length = jnp.maximum(optax.global_norm(grads), 1e-12)
     return jax.tree.map(lambda g: rho * g / length, grads)
+
+
+def _over_groups(x):
+    """Means of scalars [groups]; values per example [groups, n] one after the other."""
+    return x.mean(0) if x.ndim == 1 else x.reshape(-1)
 
 
 def _groups(size, sam, mesh):

@@ -19,7 +19,16 @@ from dalle2_jax.shard.mesh import MeshConfig
 from dalle2_jax.unclip import Sampling
 
 # What may change between a run and its resumption.
-FREE = ("log_every", "save_every", "sample_every", "keep", "mesh", "sampling")
+FREE = (
+    "log_every",
+    "save_every",
+    "sample_every",
+    "keep",
+    "mesh",
+    "sampling",
+    "accumulate",
+    "guard",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +45,8 @@ class Optim:
     clip: float = 0.0  # global gradient norm; 0: no clipping
     sam_rho: float = 0.0  # length of sharpness-aware minimisation's step; 0: off
     sam_group: int = 64  # examples that share one such step
-    ema: float = 0.9999
+    ema: float = 0.9999  # decay of the average that becomes the component
+    ema_more: tuple[float, ...] = ()  # decays of further averages, kept beside it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +81,24 @@ class Corrupt:
 
 
 @dataclasses.dataclass(frozen=True)
+class Guard:
+    """Steps that are passed over: those not finite always, spikes where asked for."""
+
+    spike: float = 0.0  # times the mean gradient norm at which a step is bad; 0: off
+    horizon: int = 100  # good steps that the mean is over, and that come first
+    most: int = 10  # bad steps of the last `window` at which `then` happens; 0: never
+    window: int = 100
+    then: str = "stop"  # with exit code 1; or "rollback" to before the first of them
+    rollbacks: int = 3  # in one run directory, then stop
+
+    def __post_init__(self):
+        assert self.then in ("stop", "rollback"), "then must be stop or rollback"
+        assert self.horizon > 0, "horizon must be positive"
+        assert self.spike == 0 or self.spike > 1, "spike must be 0 or above 1"
+        assert 0 <= self.most <= self.window, "most must be within window"
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One stage, trained once."""
 
@@ -80,10 +108,12 @@ class Run:
     data: Data
     batch: int
     steps: int
+    accumulate: int = 1  # microbatches that a batch is taken in, one after the other
     noise: Noise | None = None
     sampling: Sampling = Sampling()
     corrupt: Corrupt = Corrupt()
     mesh: MeshConfig = MeshConfig()
+    guard: Guard = Guard()
     vocab: int = 0  # CLIP only: size of a vocabulary to train where none is given
     codes_from: int = 0  # priors: pictures that codes or whitening are fitted to
     seed: int = 0
@@ -109,7 +139,7 @@ def run_from(config):
         raise BadInput(f"config.model is missing; the {stage} stage needs it.")
     values["model"] = build(STAGES[stage][0], values["model"], "config.model")
     run = build(Run, values)
-    for name in ("batch", "steps", "log_every", "save_every"):
+    for name in ("batch", "steps", "accumulate", "log_every", "save_every"):
         if getattr(run, name) <= 0:
             raise BadInput(f"config.{name} must be positive, not {getattr(run, name)}.")
     if stage not in ("clip", "autoregressive") and run.noise is None:

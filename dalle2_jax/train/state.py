@@ -6,16 +6,23 @@ import jax
 import jax.numpy as jnp
 
 from dalle2_jax.shard.mesh import replicated
+from dalle2_jax.shard.processes import spread
 from dalle2_jax.shard.rules import shardings
+from dalle2_jax.train.guard import Watch, fresh_watch
 
 
 class TrainState(NamedTuple):
-    """step int32 scalar; params, ema: nested dicts of float32; opt: optax state."""
+    """step int32 scalar; params, ema: nested dicts of float32; opt: optax state.
+
+    emas: further averages like `ema`, one for each of Optim.ema_more; watch: Watch.
+    """
 
     step: jax.Array
     params: Any
     ema: Any
     opt: Any
+    emas: tuple = ()
+    watch: Watch | None = None
 
 
 def state_layout(shapes, mesh):
@@ -24,21 +31,26 @@ def state_layout(shapes, mesh):
     return layout._replace(step=replicated(mesh))
 
 
-def create_state(params, tx, mesh):
+def create_state(params, tx, mesh, averages=0):
     """A fresh state from host parameters, laid over the mesh.
 
     Args:
         params: nested dict of NumPy or JAX arrays.
         tx: optax gradient transformation.
         mesh: the run's mesh.
+        averages: how many EMAs besides the main one.
     """
-    shapes = jax.eval_shape(lambda p: fresh_state(p, tx), params)
-    layout = state_layout(shapes, mesh)
-    params = jax.device_put(params, layout.params)
-    return jax.jit(lambda p: fresh_state(p, tx), out_shardings=layout)(params)
+
+    def fresh(params):
+        return fresh_state(params, tx, averages)
+
+    layout = state_layout(jax.eval_shape(fresh, params), mesh)
+    params = spread(params, layout.params)
+    return jax.jit(fresh, out_shardings=layout)(params)
 
 
-def fresh_state(params, tx):
+def fresh_state(params, tx, averages=0):
     """The state before the first step, on whatever device the parameters are."""
-    ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params))
+    ema, *more = (jax.tree.map(jnp.copy, params) for _ in range(1 + averages))
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, ema, tx.init(params), tuple(more), fresh_watch())

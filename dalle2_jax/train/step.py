@@ -5,12 +5,18 @@ import optax
 
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import batch_sharding, replicated
-from dalle2_jax.train.optim import ema_update, gradient
+from dalle2_jax.train.accumulate import accumulated
+from dalle2_jax.train.guard import judge, unless
+from dalle2_jax.train.losses import LOSSES
+from dalle2_jax.train.optim import Sam, ema_update, gradient
+from dalle2_jax.train.run import Guard
 from dalle2_jax.train.state import TrainState, state_layout
 
+USUAL = Guard()
 
-def train_step(state, frozen, batch, key, *, grad, tx, decay):
-    """One update.
+
+def train_step(state, frozen, batch, key, *, grad, tx, optim, guard):
+    """One update, or none where the step is bad (guard.py).
 
     Args:
         state: TrainState.
@@ -20,34 +26,62 @@ def train_step(state, frozen, batch, key, *, grad, tx, decay):
             function of (seed, step, sample index) on any number of devices.
         grad: (params, frozen, batch, key) -> ((scalar, metrics), gradient).
         tx: optax gradient transformation.
-        decay: EMA decay.
+        optim: Optim; its EMA decays.
+        guard: Guard.
 
     Returns:
-        The next state, and float32 scalars by name (loss and gradient norm included).
+        The next state, its number one higher in any case, and metrics by name: float32
+        scalars (loss, grad_norm, those of the loss), int32 bad and skipped, and values
+        per example [batch] where the loss has them.
     """
     key = jax.random.fold_in(key, state.step)
     (value, metrics), grads = grad(state.params, frozen, batch, key)
+    norm = optax.global_norm(grads)
+    bad, watch = judge(state.watch, value, norm, guard)
     updates, opt = tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = ema_update(state.ema, params, state.step, decay)
-    norm = optax.global_norm(grads)
-    metrics = {"loss": value, "grad_norm": norm, **metrics}
-    return TrainState(state.step + 1, params, ema, opt), metrics
+    ema, *emas = (
+        ema_update(old, params, state.step, decay)
+        for old, decay in zip((state.ema, *state.emas), (optim.ema, *optim.ema_more))
+    )
+    learned = (params, ema, opt, tuple(emas))
+    before = (state.params, state.ema, state.opt, state.emas)
+    kept = TrainState(state.step + 1, *unless(bad, learned, before), watch)
+    counts = {"bad": bad.astype(int), "skipped": watch.skipped}
+    return kept, {"loss": value, "grad_norm": norm, **metrics, **counts}
 
 
-def jit_step(state, mesh, *, loss, tx, decay, sam=None):
+def step_of(run, clip_cfg, tx, state, mesh):
+    """The compiled step of a run: (state, frozen, batch, key) -> (state, metrics).
+
+    state: TrainState of arrays or of ShapeDtypeStructs.
+    """
+    return jit_step(
+        state,
+        mesh,
+        loss=LOSSES[run.stage](run, clip_cfg),
+        tx=tx,
+        optim=run.optim,
+        guard=run.guard,
+        accumulate=run.accumulate,
+    )
+
+
+def jit_step(state, mesh, *, loss, tx, optim, guard=USUAL, accumulate=1):
     """`train_step` compiled for a mesh; the state is donated.
 
-    loss: (params, frozen, batch, key) -> (scalar, metrics). sam: Sam or None.
+    loss: (params, frozen, batch, key) -> (scalar, metrics); a Loss to accumulate.
 
     Raises:
-        BadInput: the network has BatchNorm, whose statistics no step would follow.
+        BadInput: the network has BatchNorm, whose statistics no step would follow, or
+            the loss cannot be accumulated.
     """
     _refuse_statistics(state.params)
-    grad = gradient(loss, sam, mesh)
+    grad = gradient_of(loss, optim, accumulate, mesh)
 
     def step(state, frozen, batch, key):
-        return train_step(state, frozen, batch, key, grad=grad, tx=tx, decay=decay)
+        how = {"grad": grad, "tx": tx, "optim": optim, "guard": guard}
+        return train_step(state, frozen, batch, key, **how)
 
     layout = state_layout(state, mesh)
     whole = replicated(mesh)
@@ -57,6 +91,13 @@ def jit_step(state, mesh, *, loss, tx, decay, sam=None):
         out_shardings=(layout, whole),
         donate_argnums=0,
     )
+
+
+def gradient_of(loss, optim, accumulate, mesh):
+    """(params, frozen, batch, key) -> ((scalar, metrics), gradient), as Optim says."""
+    if accumulate > 1:
+        return accumulated(loss, accumulate, mesh)
+    return gradient(loss, Sam(optim.sam_rho, optim.sam_group), mesh)
 
 
 def _refuse_statistics(params):

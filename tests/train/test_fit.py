@@ -120,7 +120,7 @@ def two_steps(run, clip, batch, mesh):
     tx = optimizer(run.optim, run.steps)
     state = create_state(initial_params(run.stage, run.model, 0), tx, mesh)
     loss = LOSSES[run.stage](run, clip.cfg)
-    step = jit_step(state, mesh, loss=loss, tx=tx, decay=run.optim.ema)
+    step = jit_step(state, mesh, loss=loss, tx=tx, optim=run.optim)
     for _ in range(2):
         given = to_devices(mesh, batch)
         state, metrics = step(state, {"clip": clip.params}, given, jax.random.key(1))

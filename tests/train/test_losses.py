@@ -83,7 +83,7 @@ def trained(run, params, frozen, clip_cfg, batches, steps):
     tx = optimizer(run.optim, steps)
     state, losses = create_state(params, tx, MESH), []
     loss = LOSSES[run.stage](run, clip_cfg)
-    step = jit_step(state, MESH, loss=loss, tx=tx, decay=0.9)
+    step = jit_step(state, MESH, loss=loss, tx=tx, optim=run.optim)
     for batch, _ in zip(batches, range(steps)):
         given = to_devices(MESH, batch)
         state, metrics = step(state, frozen, given, jax.random.key(0))

@@ -138,12 +138,16 @@ def test_a_perturbation_of_other_groups_or_of_all_is_another_gradient(pairs):
     assert np.abs(grads[1]["image"] - grads[2]["image"]).max() > 1e-4
 
 
+def with_sam(sam):
+    """Optim with a Sam in it."""
+    return Optim(rate=0.01, ema=0.9, sam_rho=sam.rho, sam_group=sam.group)
+
+
 def two_steps(loss, params, batch, mesh, sam=None):
     """The state and metrics after two updates."""
     tx = optimizer(Optim(rate=0.01), 10)
     state = create_state(params, tx, mesh)
-    more = {"sam": sam} if sam else {}
-    step = jit_step(state, mesh, loss=loss, tx=tx, decay=0.9, **more)
+    step = jit_step(state, mesh, loss=loss, tx=tx, optim=with_sam(sam or Sam()))
     for _ in range(2):
         state, metrics = step(state, {}, to_devices(mesh, batch), KEY)
     return jax.device_get((state.params, metrics))
@@ -199,7 +203,7 @@ def test_a_device_gathers_weights_and_embeddings_and_no_pictures():
     batch = jax.tree.map(lambda x: np.concatenate([x] * 4), batch)
     tx = optimizer(Optim(rate=0.01), 10)
     state = create_state(params, tx, mesh)
-    step = jit_step(state, mesh, loss=loss, tx=tx, decay=0.9, sam=Sam(RHO, 4))
+    step = jit_step(state, mesh, loss=loss, tx=tx, optim=with_sam(Sam(RHO, 4)))
     lowered = step.lower(state, {}, to_devices(mesh, batch), KEY)
     program = lowered.compile().as_text()
     gathered = re.findall(r"= f32\[([\d,]*)\]\S* all-gather\(", program)
