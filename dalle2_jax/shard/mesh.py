@@ -9,7 +9,8 @@ import math
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dalle2_jax.errors import BadInput
@@ -24,13 +25,19 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    slices: int = 0  # parts joined by a slower network, along `data`; 0: as found
 
 
 def make_mesh(cfg, devices=None):
     """The named mesh over `devices` (default: all of this run).
 
+    Neighbours on the network become neighbours on the mesh. Several slices of TPUs, or
+    several hosts of GPUs with `slices`, divide the `data` axis, outermost: only sums of
+    gradients cross between them.
+
     Raises:
-        BadInput: the axes do not multiply to the number of devices.
+        BadInput: the axes do not multiply to the number of devices, or the slices do
+            not divide `data`.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [getattr(cfg, axis) for axis in AXES]
@@ -43,7 +50,29 @@ def make_mesh(cfg, devices=None):
         )
     # Auto: explicit axes would make convolutions over sharded kernels an error.
     kinds = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
+    return Mesh(_arranged(sizes, cfg.slices, devices), AXES, axis_types=kinds)
+
+
+def _arranged(sizes, slices, devices):
+    """Devices as an array of `sizes`."""
+    found = {getattr(device, "slice_index", 0) for device in devices}
+    slices = slices or len(found)
+    if sizes[0] % slices:
+        raise BadInput(
+            f"config.mesh.data = {sizes[0]} is not a multiple of {slices} slices; set "
+            "config.mesh so that it is."
+        )
+    if slices > 1:
+        return mesh_utils.create_hybrid_device_mesh(
+            (sizes[0] // slices, *sizes[1:]),
+            (slices, 1, 1),
+            devices,
+            process_is_granule=len(found) == 1,
+            allow_split_physical_axes=True,
+        )
+    if any(getattr(device, "core_on_chip", 0) for device in devices):
+        return np.asarray(devices).reshape(sizes)  # two devices per chip
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh):
