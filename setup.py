@@ -32,6 +32,7 @@ setup(
         "grain>=0.2.18,<0.3",
         "matplotlib>=3.10",
         "pillow>=11",
+        "pyarrow>=18",
         "regex>=2024.11",
         "rich>=14",
         "scipy>=1.15",

@@ -1,5 +1,7 @@
 """`dalle2 data`: makes generated data sets, looks into shards, trains a tokenizer."""
 
+from dalle2_jax.cli import embeddings
+
 NAME = "data"
 HELP = "Make generated pictures, look into tar shards, train a tokenizer."
 EXAMPLE = "dalle2 data make-shapes --to shards --world simple --count 16000"
@@ -28,6 +30,7 @@ def add_arguments(parser):
     train.add_argument("--to", required=True, metavar="DIR")
     train.add_argument("--vocab", type=int, required=True, help="ids at most")
     train.set_defaults(call=train_tokenizer)
+    embeddings.add_verbs(verbs)
 
 
 def run(args):

@@ -1,0 +1,60 @@
+"""`dalle2 data embed` and `dalle2 data fit-pca`: what the priors are trained on."""
+
+from pathlib import Path
+
+
+def add_verbs(verbs):
+    """Adds both verbs to the sub-parsers of `dalle2 data`."""
+    from dalle2_jax.cli.machine import add_process_flags
+
+    embed_verb = verbs.add_parser(
+        "embed", help="write CLIP embeddings of tar shards, a part for each shard"
+    )
+    embed_verb.add_argument("--model", required=True, type=Path, metavar="DIR")
+    embed_verb.add_argument("--data", required=True, nargs="+", metavar="PATTERN")
+    embed_verb.add_argument("--to", required=True, type=Path, metavar="DIR")
+    embed_verb.add_argument("--dtype", default="float16", help="or float32")
+    embed_verb.add_argument("--batch", type=int, default=256, help="pictures at a time")
+    add_process_flags(embed_verb)
+    embed_verb.set_defaults(call=embed)
+
+
+def embed(args):
+    """Embeds this process's shards; finished parts are recognised and kept."""
+    from dalle2_jax.cli.machine import join
+
+    place = join(args)
+    from dalle2_jax.components import load_component
+    from dalle2_jax.data.tokens import Tokenizer
+    from dalle2_jax.shard.processes import barrier
+    from dalle2_jax.train.embed import How, embed_shards
+
+    how = How(args.batch, args.dtype, place.index, place.count)
+    clip = load_component(args.model, "clip")
+    tokenizer = Tokenizer.load(args.model / "tokenizer")
+    done = embed_shards(clip, tokenizer, args.data, args.to, how, _progress())
+    barrier("embedded")
+    rows = sum(part.rows for part in done)
+    left_out = sum(sum(part.left_out.values()) for part in done)
+    print(
+        f"{args.to}: {rows} samples of {len(done)} shards, width {clip.cfg.clip}, "
+        f"{args.dtype}; {left_out} left out"
+    )
+
+
+def _progress():
+    """Prints a line for each finished part, with the rate since the one before."""
+    import time
+
+    last = time.monotonic()
+
+    def show(number, count, part):
+        nonlocal last
+        now = time.monotonic()
+        rate = f"{part.rows / (now - last):.0f} samples/s" if part.made else "was there"
+        last = now
+        print(f"{number + 1}/{count}  {part.shard}  {part.rows} rows, {rate}")
+        for reason, number in part.left_out.items():
+            print(f"  left out  {number} x {reason}")
+
+    return show

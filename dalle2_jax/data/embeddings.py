@@ -1,0 +1,218 @@
+"""Folders of CLIP embeddings in clip-retrieval's layout, read without copying them.
+
+    img_emb/img_emb_{i}.npy  text_emb/text_emb_{i}.npy  metadata/metadata_{i}.parquet
+
+Row k of the three files of a part is one sample; text embeddings, captions or both
+accompany the image embeddings. The files may also lie in the folder itself. What is
+usable is found in one pass and kept beside each part as NAME.npy.idx, an Arrow file.
+"""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dalle2_jax.data.embedding_index import Part, index_of_part, open_rows
+from dalle2_jax.errors import BadInput
+
+KINDS = {  # what is in a part: folder and name, ending
+    "image": ("img_emb", "npy"),
+    "text": ("text_emb", "npy"),
+    "meta": ("metadata", "parquet"),
+}
+UNIT = 0.02  # norms this close to 1 are those of unit vectors kept in float16
+
+
+class Encoded(NamedTuple):
+    """Samples whose embeddings are known before training; None: not there.
+
+    z_image float32 [b, clip], as stored; tokens int32 [b, n]; z_text float32 [b, clip],
+    as stored; image uint8 [b, y, x, 3].
+    """
+
+    z_image: np.ndarray
+    tokens: np.ndarray | None = None
+    z_text: np.ndarray | None = None
+    image: np.ndarray | None = None
+
+
+class Row(NamedTuple):
+    """One sample of a folder: float32 [clip] each, z_text and caption may be None."""
+
+    z_image: np.ndarray
+    z_text: np.ndarray | None
+    caption: str | None
+
+
+def is_embeddings(path):
+    """Whether a path is a local folder with image embeddings."""
+    return isinstance(path, str | Path) and bool(_numbered(Path(path), "image"))
+
+
+def parts_of(folder):
+    """The parts of a folder, by number.
+
+    Raises:
+        BadInput: no image embeddings, or a part lacks a file that others have.
+    """
+    found = {kind: _numbered(Path(folder), kind) for kind in KINDS}
+    if not found["image"]:
+        raise BadInput(
+            f"{folder} holds no img_emb_0.npy; write embeddings with `dalle2 data "
+            "embed` or clip-retrieval."
+        )
+    for kind in ("text", "meta"):
+        lacking = sorted(set(found["image"]) - set(found[kind]))
+        if found[kind] and lacking:
+            name, ending = KINDS[kind]
+            raise BadInput(
+                f"{folder} holds no {name} file for {found['image'][lacking[0]].name}; "
+                f"give every part its {name}_N.{ending}, or none."
+            )
+    return [
+        Part(path, found["text"].get(number), found["meta"].get(number))
+        for number, path in sorted(found["image"].items())
+    ]
+
+
+def _numbered(folder, kind):
+    """{number: path} of the files of one kind, in their own folder or this one."""
+    name, ending = KINDS[kind]
+    pattern = re.compile(rf"{name}_(\d+)\.{ending}")
+    paths = [*folder.glob(f"{name}/{name}_*"), *folder.glob(f"{name}_*")]
+    matches = ((pattern.fullmatch(path.name), path) for path in paths)
+    return {int(match[1]): path for match, path in matches if match}
+
+
+class EmbeddingSource(Sequence):
+    """Random access to the usable rows of a folder: len(source), source[i] -> Row.
+
+    width: of the image embeddings; norms: (smallest, largest) length of a usable one;
+    problems: reason -> rows left out; has_text, has_captions: what accompanies them.
+
+    Raises:
+        BadInput: files that do not belong together or cannot be read, no usable row.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.parts = Path(folder), parts_of(folder)
+        with ThreadPoolExecutor(4) as pool:
+            self.indices = list(pool.map(index_of_part, self.parts))
+        self.starts = np.cumsum([0, *(len(index.rows) for index in self.indices)])
+        self.images = [open_rows(part.image) for part in self.parts]
+        self.has_text = self.parts[0].text is not None
+        self.texts = [open_rows(part.text) for part in self.parts if self.has_text]
+        self.has_captions = all(i.captions is not None for i in self.indices)
+        self.width = self._one_width()
+        self.problems = self._count_problems()
+        if not len(self):
+            reasons = ", ".join(f"{r}: {n}" for r, n in self.problems.items())
+            raise BadInput(f"{folder} holds no usable embedding ({reasons or 'empty'})")
+        spans = [index.norms for index in self.indices if len(index.rows)]
+        self.norms = min(low for low, _ in spans), max(high for _, high in spans)
+
+    def _one_width(self):
+        """The width of all files."""
+        first = self.images[0].shape[1]
+        for part, image in zip(self.parts, self.images):
+            if image.shape[1] != first:
+                raise BadInput(
+                    f"{part.image} holds embeddings of width {image.shape[1]}, "
+                    f"{self.parts[0].image.name} of width {first}; they are not of one "
+                    "CLIP."
+                )
+        for part, text in zip(self.parts, self.texts):
+            if text.shape[1] != first:
+                raise BadInput(
+                    f"{part.text} holds embeddings of width {text.shape[1]}, "
+                    f"{part.image.name} of width {first}; they are not of one CLIP."
+                )
+        return first
+
+    def _count_problems(self):
+        counts = {}
+        for index in self.indices:
+            for reason, number in index.problems.items():
+                counts[reason] = counts.get(reason, 0) + number
+        return counts
+
+    @property
+    def is_unit(self):
+        """Whether all rows have length 1, within what float16 keeps."""
+        return self.norms[0] > 1 - UNIT and self.norms[1] < 1 + UNIT
+
+    def __repr__(self):
+        return f"EmbeddingSource({len(self)} rows in {len(self.parts)} parts)"
+
+    def __len__(self):
+        return int(self.starts[-1])
+
+    def _locate(self, i):
+        """Number of the part, of the usable row in it, and of the row in its file."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
+        i %= len(self)
+        part = int(np.searchsorted(self.starts, i, side="right")) - 1
+        usable = i - int(self.starts[part])
+        return part, usable, int(self.indices[part].rows[usable])
+
+    def name(self, i):
+        """Where sample i lies, for messages: 'FILE: row K'."""
+        part, _, row = self._locate(i)
+        return f"{self.parts[part].image}: row {row}"
+
+    def __getitem__(self, i):
+        part, usable, row = self._locate(i)
+        z_image = np.asarray(self.images[part][row], np.float32)
+        z_text = self.texts[part][row].astype(np.float32) if self.has_text else None
+        return Row(z_image, z_text, self._caption(part, usable))
+
+    def _caption(self, part, usable):
+        if not self.has_captions:
+            return None
+        return self.indices[part].captions[usable].as_py()
+
+    def caption(self, i):
+        """The caption of sample i, or None where there are none."""
+        part, usable, _ = self._locate(i)
+        return self._caption(part, usable)
+
+    def captions(self):
+        """Iterates over all captions, in order."""
+        return (self.caption(i) for i in range(len(self)))
+
+    def chunks(self, size):
+        """Iterates over (z_image, z_text) of up to `size` rows, in order.
+
+        float32 [m, clip] each, as stored; z_text is None where there is none.
+        """
+        for part, index in enumerate(self.indices):
+            for first in range(0, len(index.rows), size):
+                chosen = index.rows[first : first + size]
+                z_image = self.images[part][chosen].astype(np.float32)
+                found = self.texts[part][chosen] if self.has_text else None
+                yield z_image, found if found is None else found.astype(np.float32)
+
+
+class EmbeddingRows:
+    """What `Batches` makes its batches from: rows of a folder, nothing to decode.
+
+    tokenizer: for the captions; None: batches hold the text embeddings instead.
+    """
+
+    skipped = {}  # the index has left out all that is broken
+
+    def __init__(self, source, tokenizer, data):
+        self.source, self.tokenizer, self.data = source, tokenizer, data
+
+    def batch(self, records):
+        """Encoded, one row for each record number."""
+        rows = [self.source[int(record)] for record in records]
+        z_image = np.stack([row.z_image for row in rows])
+        if self.tokenizer is None:
+            return Encoded(z_image, z_text=np.stack([row.z_text for row in rows]))
+        captions = [row.caption for row in rows]
+        return Encoded(z_image, self.tokenizer.encode(captions, self.data.context))

@@ -1,0 +1,151 @@
+"""Folders of embeddings: rows that line up, what is left out, the order of batches."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dalle2_jax.data.embedding_index import build_table
+from dalle2_jax.data.embeddings import EmbeddingSource, is_embeddings, parts_of
+from dalle2_jax.errors import BadInput
+
+RNG = np.random.default_rng(0)
+
+
+def unit(n, width=8):
+    z = RNG.standard_normal((n, width))
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def write_part(folder, number, image, text=None, captions=None, column="caption"):
+    """One part in clip-retrieval's layout."""
+    arrays = {"img_emb": image, "text_emb": text}
+    for name, rows in arrays.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        if rows is not None:
+            np.save(folder / name / f"{name}_{number}.npy", rows)
+    if captions is not None:
+        (folder / "metadata").mkdir(exist_ok=True)
+        table = pa.table({"image_path": captions, column: captions})
+        pq.write_table(table, folder / "metadata" / f"metadata_{number}.parquet")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two parts, 30 + 12 rows, of which three are broken."""
+    for number, n in ((2, 30), (10, 12)):
+        image = unit(n).astype(np.float16)
+        captions = [f"caption {number} {row}" for row in range(n)]
+        if number == 2:
+            image[3], image[4, 0], captions[5] = 0, np.nan, " "
+        write_part(tmp_path, number, image, unit(n), captions)
+    return tmp_path
+
+
+def test_rows_of_the_parts_stand_one_after_another(folder):
+    source = EmbeddingSource(folder)
+    assert [part.image.name for part in source.parts] == [
+        "img_emb_2.npy",
+        "img_emb_10.npy",
+    ]
+    assert len(source) == 39 and source.width == 8 and source.is_unit
+    image = np.load(folder / "img_emb" / "img_emb_10.npy")
+    text = np.load(folder / "text_emb" / "text_emb_10.npy")
+    row = source[27 + 5]
+    np.testing.assert_array_equal(row.z_image, image[5].astype(np.float32))
+    np.testing.assert_array_equal(row.z_text, text[5].astype(np.float32))
+    assert row.caption == "caption 10 5" and source.name(32).endswith("10.npy: row 5")
+    assert list(source.captions())[3] == "caption 2 6"
+
+
+def test_broken_rows_are_left_out_and_counted(folder):
+    assert EmbeddingSource(folder).problems == {
+        "all-zero row": 1,
+        "value that is not finite": 1,
+        "no caption": 1,
+    }
+
+
+def test_chunks_are_all_rows_in_order(folder):
+    source = EmbeddingSource(folder)
+    z_image = np.concatenate([z for z, _ in source.chunks(7)])
+    np.testing.assert_array_equal(z_image, [row.z_image for row in source])
+
+
+def test_the_index_is_kept_and_holds_for_unchanged_files(folder, monkeypatch):
+    EmbeddingSource(folder)
+    monkeypatch.setattr("dalle2_jax.data.embedding_index.build_table", None)
+    assert len(EmbeddingSource(folder)) == 39
+    monkeypatch.undo()
+    write_part(folder, 10, unit(12), unit(12), ["new"] * 12)
+    assert EmbeddingSource(folder).caption(38) == "new"
+    kept = folder / "img_emb" / "img_emb_10.npy.idx"
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert EmbeddingSource(folder).caption(38) == "new"
+
+
+def test_a_folder_that_cannot_be_written_is_read(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    os.chmod(folder / "img_emb", 0o555)
+    assert len(EmbeddingSource(folder)) == 39
+    assert len(list((tmp_path / "cache").rglob("*.idx"))) == 2
+    os.chmod(folder / "img_emb", 0o755)
+
+
+@pytest.mark.parametrize("column", ["caption", "TEXT"])
+def test_files_may_lie_in_the_folder_itself(tmp_path, column):
+    np.save(tmp_path / "img_emb_0000.npy", 3 * unit(4))
+    table = pa.table({column: ["a", "b", None, "d"]})
+    pq.write_table(table, tmp_path / "metadata_0000.parquet")
+    source = EmbeddingSource(tmp_path)
+    assert list(source.captions()) == ["a", "b", "d"]
+    assert not source.is_unit and not source.has_text
+    np.testing.assert_allclose(source.norms, 3, rtol=1e-5)
+
+
+def refused(folder, *words):
+    with pytest.raises(BadInput) as error:
+        EmbeddingSource(folder)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_what_does_not_belong_together_is_named(tmp_path):
+    refused(tmp_path, "no img_emb_0.npy")
+    write_part(tmp_path, 0, unit(4), unit(4), list("abcd"))
+    write_part(tmp_path, 1, unit(4), unit(3), list("abcd"))
+    refused(tmp_path, "text_emb_1.npy has 3 rows", "img_emb_1.npy has 4")
+    write_part(tmp_path, 1, unit(4), unit(4), list("abcde"))
+    refused(tmp_path, "metadata_1.parquet has 5 rows")
+    write_part(tmp_path, 1, unit(4, 6), unit(4, 6), list("abcd"))
+    refused(tmp_path, "img_emb_1.npy", "width 6", "width 8")
+    write_part(tmp_path, 1, unit(4), unit(4, 6), list("abcd"))
+    refused(tmp_path, "text_emb_1.npy", "width 6", "width 8")
+    (tmp_path / "text_emb" / "text_emb_1.npy").unlink()
+    refused(tmp_path, "no text_emb file for img_emb_1.npy")
+
+
+def test_unreadable_files_are_named(tmp_path):
+    write_part(tmp_path, 0, np.arange(4))
+    refused(tmp_path, "img_emb_0.npy holds int64 [4]")
+    np.save(tmp_path / "img_emb" / "img_emb_0.npy", np.array([{}]), allow_pickle=True)
+    refused(tmp_path, "img_emb_0.npy is no readable .npy")
+    write_part(tmp_path, 0, unit(4), None, list("abcd"))
+    image = tmp_path / "img_emb" / "img_emb_0.npy"
+    image.write_bytes(image.read_bytes()[:-8])
+    refused(tmp_path, "img_emb_0.npy is no readable .npy")
+    write_part(tmp_path, 0, unit(4), None, list("abcd"))
+    (tmp_path / "metadata" / "metadata_0.parquet").write_bytes(b"PAR1")
+    refused(tmp_path, "metadata_0.parquet is no readable parquet")
+    write_part(tmp_path, 0, np.zeros((2, 8)), None, list("ab"))
+    refused(tmp_path, "no usable embedding (all-zero row: 2)")
+
+
+def test_the_table_says_what_it_left_out(folder):
+    table = build_table(parts_of(folder)[0])
+    assert table["row"].to_pylist() == [0, 1, 2, *range(6, 30)]
+    about = json.loads(table.schema.metadata[b"about"])
+    assert about["problems"]["no caption"] == 1
+    assert is_embeddings(folder) and not is_embeddings(folder / "metadata")
