@@ -1,56 +1,72 @@
 """Checkpoints: atomic by orbax, intact by a fingerprint of every leaf.
 
+checkpoints/<step>/ holds the items `state` (all of a state but its EMA), `ema`, `data`
+(where the data goes on) and `meta` (configuration, versions, fingerprints), and
+`files.json`, a digest of every file, written once the rest is committed.
+
 orbax commits a checkpoint whole or not at all, but restores a flipped bit without a
-word. So each one carries a sum over the bits of every leaf, weighted by position and
-independent of sharding, and a restore that does not reproduce it is refused; the newest
-intact checkpoint is used instead.
+word. So a restore that does not reproduce the fingerprints is refused, on every process
+at once, and the newest intact checkpoint is used; damaged ones go to `damaged/`.
 """
 
+import hashlib
 import logging
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from dalle2_jax.components import write_json
 from dalle2_jax.errors import Failed
+from dalle2_jax.shard.processes import barrier, is_first
+from dalle2_jax.train.fingerprint import digest, fingerprints, name_of
 
 LOG = logging.getLogger("dalle2_jax")
-ITEMS = ("state", "data", "meta")
-
-
-def fingerprints(tree):
-    """One uint32 per leaf, by name: changes with any flipped bit and any swap.
-
-    Args:
-        tree: arrays of 32-bit types, on any sharding.
-    """
-    sums = jax.jit(lambda t: jax.tree.map(_fingerprint, t))(tree)
-    named = jax.tree_util.tree_flatten_with_path(jax.device_get(sums))[0]
-    return {_name(path): int(value) for path, value in named}
+ITEMS = ("state", "ema", "data", "meta")
+LAYOUT = 2
+PACKAGES = ("dalle2_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+SEAL = "files.json"
+DELETED = "deleted"
 
 
 class Checkpoints:
-    """The checkpoints of one run directory.
+    """The checkpoints of one run directory. Every process calls every method.
 
     Args:
         folder: where they live; made when absent.
         keep: how many of the newest survive.
+        every: those of steps that are a multiple of it survive too; 0: none.
     """
 
-    def __init__(self, folder, keep):
+    def __init__(self, folder, keep, every=0):
+        self.folder = Path(folder)
+        policies = [ocp.checkpoint_managers.LatestN(keep)]
+        if every:
+            policies.append(ocp.checkpoint_managers.EveryNSteps(every))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
+            todelete_subdir=DELETED,  # a rename: no half of a checkpoint ever stays
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._committed),
         )
-        self.folder = folder
-        self.manager = ocp.CheckpointManager(folder, item_names=ITEMS, options=options)
+        self.manager = ocp.CheckpointManager(
+            self.folder, item_names=ITEMS, options=options
+        )
+        self._committed()
 
     def save(self, state, position, run):
         """Starts writing a state; a failure shows here, at the next save or at close.
 
+        The arrays are copied before it returns: the next step may take their memory.
+
         Args:
-            state: TrainState.
-            position: global number of the next sample.
+            state: NamedTuple of trees of arrays, with `step` and `ema` among them.
+            position: JSON-able place from which the data goes on.
             run: JSON-able configuration.
 
         Raises:
@@ -59,11 +75,17 @@ class Checkpoints:
         step = int(state.step)
         if step in self.manager.all_steps():
             return
-        meta = {"run": run, "fingerprints": fingerprints(state)}
+        leaves, data = named(state), {"position": position}
+        meta = {
+            "layout": LAYOUT,
+            "run": run,
+            "versions": {name: version(name) for name in PACKAGES},
+            "leaves": fingerprints(leaves),
+        }
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            data=ocp.args.JsonSave({"position": position}),
-            meta=ocp.args.JsonSave(meta),
+            **{k: ocp.args.StandardSave(v) for k, v in items(leaves).items()},
+            data=ocp.args.JsonSave(data),
+            meta=ocp.args.JsonSave({**meta, "seal": digest([meta, data])}),
         )
         saved = self._guarded(lambda: self.manager.save(step, args=args, force=True))
         if not saved:
@@ -73,46 +95,76 @@ class Checkpoints:
         """The newest intact checkpoint as (state, position), or None without any.
 
         Args:
-            like: TrainState of ShapeDtypeStructs with shardings.
+            like: the state's NamedTuple of ShapeDtypeStructs with shardings; a leaf of
+                another dtype is converted once its fingerprint has been compared.
 
         Raises:
             Failed: there are checkpoints and none of them is intact.
         """
-        steps = sorted(self.manager.all_steps(), reverse=True)
-        for step in steps:
+        problems = {}
+        for step in sorted(self.manager.all_steps(), reverse=True):
             problem, found = self._read(step, like)
             if not problem:
+                self._set_aside(problems)
                 return found
-            logging.error(
-                "%s: checkpoint %d is damaged: %s", self.folder, step, problem
-            )
-        if steps:
+            LOG.error("%s: checkpoint %d is damaged: %s", self.folder, step, problem)
+            problems[step] = problem
+        if problems:
             raise Failed(
-                f"{self.folder}: none of the checkpoints {steps} is intact; "
-                "restore the folder from a copy or start in a new --workdir."
+                f"{self.folder}: none of the checkpoints {sorted(problems)} can be "
+                f"used (newest: {next(iter(problems.values()))}); restore the folder "
+                "from a copy or start in a new --workdir."
             )
         return None
 
     def close(self):
         """Waits for writing to end; raises Failed if it did not go well."""
-        self._guarded(self.manager.wait_until_finished)
-        self.manager.close()
+        try:
+            self._guarded(self.manager.wait_until_finished)
+        finally:
+            self.manager.close()
 
     def _read(self, step, like):
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(like),
-            data=ocp.args.JsonRestore(),
-            meta=ocp.args.JsonRestore(),
-        )
+        """(None, (state, position)) or (what is wrong, None), the same everywhere."""
         try:
-            found = self.manager.restore(step, args=args)
+            meta, data = read_notes(self.manager, step)
+            wanted = items(_as_written(named(like), meta["leaves"]))
+            args = {k: ocp.args.StandardRestore(v) for k, v in wanted.items()}
+            found = self.manager.restore(step, args=ocp.args.Composite(**args))
+            found, problem = {**found.state, **found.ema}, None
         except Exception as error:  # orbax raises many kinds for damaged files
-            return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}", None
-        now, then = fingerprints(found.state), found.meta["fingerprints"]
+            problem = reason(error)
+        if _anywhere(problem is not None):
+            return problem or "another process cannot read its part", None
+        now, then = fingerprints(found), meta["leaves"]
         changed = [name for name in then if now.get(name) != then[name]]
         if changed:
             return f"{changed[0]} is not what was written", None
-        return None, (found.state, found.data["position"])
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, s: found[name_of(path)].astype(s.dtype), like
+        )
+        return None, (state, data["position"])
+
+    def _set_aside(self, damaged):
+        """Moves damaged checkpoints out of the way of those that will be written."""
+        if damaged and is_first():
+            place = self.folder.parent / "damaged"
+            place.mkdir(exist_ok=True)
+            for step in damaged:
+                copies = len(list(place.glob(f"{step}.*")))
+                os.replace(self.folder / str(step), place / f"{step}.{copies}")
+            LOG.error("%s: moved %s to %s", self.folder, list(damaged), place)
+        if damaged:
+            barrier("damaged checkpoints set aside")
+            self.manager.reload()
+
+    def _committed(self):
+        """Digests the files of what was committed; empties what was deleted."""
+        if is_first():
+            for folder in self.folder.glob("[0-9]*"):
+                if folder.name.isdigit() and not (folder / SEAL).exists():
+                    write_json(folder / SEAL, file_digests(folder))
+            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
 
     def _guarded(self, call):
         try:
@@ -120,26 +172,91 @@ class Checkpoints:
         except Exception as error:
             raise Failed(
                 f"{self.folder}: the checkpoint could not be written "
-                f"({_reason(error)}); free space or mend the "
+                f"({reason(error).rsplit(': ', 1)[-1]}); free space or mend the "
                 "permissions and run the same command again: it resumes from the "
                 "last one that was committed."
             ) from error
 
 
-def _reason(error):
-    """The last clause of the first line of an error: what the system said."""
-    return str(error).split("\n")[0].rsplit(": ", 1)[-1][:120]
+def named(tree):
+    """{"a/b/c": leaf}, the form in which leaves are written."""
+    return {
+        name_of(path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
 
 
-def _fingerprint(x):
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    place = jnp.zeros(x.shape, jnp.uint32)
-    for axis, size in enumerate(x.shape):
-        index = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        place = place * jnp.uint32(size) + index
-    mixed = (bits ^ (bits >> 15)) * (2 * place + jnp.uint32(1))
-    return jnp.sum(mixed, dtype=jnp.uint32)
+def items(leaves):
+    """Named leaves by the item that holds them; the EMA can be read alone."""
+    ema = {name: x for name, x in leaves.items() if name.startswith("ema/")}
+    return {"ema": ema, "state": {k: x for k, x in leaves.items() if k not in ema}}
 
 
-def _name(path):
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def read_notes(manager, step):
+    """A checkpoint's (meta, data), as they were written.
+
+    Raises:
+        ValueError: they changed since, or are of another layout; says which.
+    """
+    args = ocp.args.Composite(meta=ocp.args.JsonRestore(), data=ocp.args.JsonRestore())
+    found = manager.restore(step, args=args)
+    return checked_notes(found.meta, found.data)
+
+
+def checked_notes(meta, data):
+    """(meta, data) if they bear their seal; raises ValueError otherwise."""
+    if meta.get("layout") != LAYOUT:
+        raise ValueError(
+            f"it has layout {meta.get('layout', 1)}, this version reads {LAYOUT}"
+        )
+    seal = meta.pop("seal", None)
+    if seal != digest([meta, data]):
+        raise ValueError("meta or data is not what was written")
+    return meta, data
+
+
+def file_digests(folder):
+    """{"state/d/abc": 32 hexadecimal digits} of every file but the list itself."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in (SEAL, f".{SEAL}.new"):
+            with path.open("rb") as file:
+                sum_ = hashlib.file_digest(file, _blake).hexdigest()
+            found[path.relative_to(folder).as_posix()] = sum_
+    return found
+
+
+def reason(error):
+    """The first line of an error."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def _blake():
+    return hashlib.blake2b(digest_size=16)
+
+
+def _as_written(like, leaves):
+    """`like`, {name: ShapeDtypeStruct}, with the dtypes of the checkpoint.
+
+    Raises:
+        ValueError: a leaf is missing, too many, or of another shape; names it.
+    """
+    for name in sorted(set(leaves) ^ set(like)):
+        ours = "lacks it" if name in leaves else "has it"
+        raise ValueError(f"it differs in {name} from this run, which {ours}")
+    for name, leaf in like.items():
+        shape = tuple(leaves[name][1])
+        if shape != leaf.shape:
+            raise ValueError(f"{name} is {shape}, in this run {leaf.shape}")
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, leaves[name][0], sharding=x.sharding)
+        for name, x in like.items()
+    }
+
+
+def _anywhere(flag):
+    """Whether it holds on any process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
