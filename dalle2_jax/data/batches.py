@@ -6,16 +6,17 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from dalle2_jax.data.images import decode
-from dalle2_jax.data.order import record_at
+from dalle2_jax.data.order import BlockOrder, GlobalOrder
+from dalle2_jax.data.samples import SLOTS, Maker, Workers
+from dalle2_jax.data.skipped import Skipped
 from dalle2_jax.errors import BadInput
 
 CACHE_BYTES = (
     512 * 2**20
 )  # a whole data set of decoded pictures up to this size is kept
-LEAST_BAD = 10  # so many broken pictures are borne whatever their share
 AHEAD = 4  # batches prepared in advance
 MOST_BATCHES = 2**40
+LAZY_BLOCK = 16  # shards in a block, where blocks are needed and data names no number
 
 
 class Captioned(NamedTuple):
@@ -25,128 +26,199 @@ class Captioned(NamedTuple):
     tokens: np.ndarray
 
 
-class _Decoded:
-    """Pictures and tokens of single records; keeps them where all fit into memory."""
+class Pictures:
+    """Makes batches from record numbers; a broken picture gives way to the next good.
 
-    def __init__(self, source, tokenizer, data):
-        self.source, self.tokenizer, self.data = source, tokenizer, data
-        self.shape = (data.size, data.size, 3)
-        n = len(source)
-        self.cached = n * int(np.prod(self.shape)) <= CACHE_BYTES
-        self.images = np.empty((n if self.cached else 0, *self.shape), np.uint8)
-        self.tokens = np.empty((n if self.cached else 0, data.context), np.int32)
-        self.known = np.zeros(n if self.cached else 0, bool)
-        self.bad, self.skipped, self.tried = set(), {}, 0
-        self.lock = threading.Lock()
+    Args:
+        maker: Maker or Workers.
+        order: which record is the next one.
+        skipped: Skipped.
+        shape: of the pictures of a batch.
+        context: tokens of a caption.
+    """
+
+    def __init__(self, maker, order, skipped, shape, context):
+        self.maker, self.order, self.notes = maker, order, skipped
+        self.shape, self.context, self.bad = shape, context, set()
+
+    @property
+    def skipped(self):
+        """Reason -> names of the samples that were replaced so far."""
+        with self.notes.lock:
+            return {r: list(names) for r, names in self.notes.names.items()}
 
     def batch(self, records):
         """Captioned, one row for each record number."""
-        records = np.asarray(records)
-        if self.cached and self.known[records].all():
-            return Captioned(self.images[records], self.tokens[records])
-        good = [self.decoded(int(record)) for record in records]
-        tokens = self.tokenizer.encode([c for _, c in good], self.data.context)
-        made = Captioned(np.stack([image for image, _ in good]), tokens)
-        if self.cached:
-            self.images[records], self.tokens[records] = made
-            self.known[records] = True
+        made = self._empty(len(records))
+        wanted = [self._good(record) for record in records]
+        rows = np.arange(len(records))
+        while len(rows):
+            part = self._empty(len(rows))
+            faults = self.maker.fill([wanted[row] for row in rows], *part)
+            made.image[rows], made.tokens[rows] = part
+            self.notes.good(len(rows) - len(faults))
+            rows = rows[[fault.row for fault in faults]]
+            for row, fault in zip(rows, faults):
+                self._leave_out(wanted[row], fault)
+                wanted[row] = self._good(wanted[row])
         return made
 
-    def decoded(self, record):
-        """(image, caption) of a record, or of the next one that can be decoded."""
-        for step in range(len(self.source)):
-            number = (record + step) % len(self.source)
-            if number in self.bad:
-                continue
-            found = self.source[number]
-            name = f"{found.shard}: {found.key}"
-            try:
-                image = decode(found.image, self.data.size, name)
-            except BadInput as error:
-                self.skip(number, name, str(error).removeprefix(f"{name} "))
-                continue
-            with self.lock:
-                self.tried += 1
-            return image, found.caption
-        raise BadInput(f"No picture of {self.source!r} can be decoded; {self.worst()}.")
+    def _empty(self, n):
+        image = np.empty((n, *self.shape), np.uint8)
+        return Captioned(image, np.empty((n, self.context), np.int32))
 
-    def skip(self, number, name, reason):
-        """Notes a broken picture; BadInput when there are too many."""
-        with self.lock:
-            if number in self.bad:
-                return
-            self.bad.add(number)
-            self.tried += 1
-            self.skipped.setdefault(reason, []).append(name)
-            bad, tried = len(self.bad), self.tried
-        if bad >= LEAST_BAD and bad > self.data.bad * tried:
-            raise BadInput(
-                f"{bad} of {tried} pictures cannot be decoded; {self.worst()}. "
-                "Mend the shards or raise data.bad, the share that is borne."
-            )
+    def _leave_out(self, record, fault):
+        self.bad.add(record)
+        self.notes.broken(fault.shard, fault.key, fault.reason)
 
-    def worst(self):
-        """The first sample that could not be decoded, and why."""
-        reason, names = next(iter(self.skipped.items()), ("no reason", ["nowhere"]))
-        return f"the first is {names[0]}, which {reason.rstrip('.')}"
+    def _good(self, record):
+        """The record, or the next one not known to be broken."""
+        found = record
+        while found in self.bad:
+            found = self.order.after(found)
+            if found == record:
+                raise BadInput(f"No picture can be decoded; {self.notes.worst()}.")
+        return found
+
+    def close(self):
+        """Ends worker processes."""
+        self.maker.close()
+
+
+class Remembered:
+    """Keeps what `Pictures` made of each of n records; later epochs are copies."""
+
+    def __init__(self, pictures, n):
+        self.pictures = pictures
+        self.images = np.empty((n, *pictures.shape), np.uint8)
+        self.tokens = np.empty((n, pictures.context), np.int32)
+        self.known = np.zeros(n, bool)
+
+    @property
+    def skipped(self):
+        """As `Pictures.skipped`."""
+        return self.pictures.skipped
+
+    def batch(self, records):
+        """As `Pictures.batch`."""
+        records = np.asarray(records)
+        if self.known[records].all():
+            return Captioned(self.images[records], self.tokens[records])
+        made = self.pictures.batch(records.tolist())
+        self.images[records], self.tokens[records] = made
+        self.known[records] = True
+        return made
+
+    def close(self):
+        """As `Pictures.close`."""
+        self.pictures.close()
 
 
 class _Blocks:
-    """A grain source whose element i is batch i (of one process) after `start`."""
+    """A grain source whose element i is (batch i after the start, the next position).
 
-    def __init__(self, decoded, plan, start):
-        self.decoded, self.plan, self.start = decoded, plan, start
+    Cursors are handed on from batch to batch, so that an order may be one that only
+    knows what comes next.
+    """
+
+    def __init__(self, maker, order, rows, batch, position):
+        self.maker, self.order, self.rows, self.size = maker, order, rows, batch
+        self.last, self.lock = order.cursor(position), threading.Lock()
+        self.spans, self.reached = {}, 0
 
     def __len__(self):
         return MOST_BATCHES
 
     def __repr__(self):
-        return f"_Blocks({self.plan}, start={self.start})"
+        return f"_Blocks({self.order}, batch={self.size})"
+
+    def _span(self, i):
+        """Where batch i begins and ends."""
+        with self.lock:
+            while self.reached <= i:
+                begin, self.last = self.last, self.order.skip(self.last, self.size)
+                self.spans[self.reached] = begin, self.last
+                self.reached += 1
+            return self.spans.pop(i)
 
     def __getitem__(self, i):
-        return self.decoded.batch(self.plan.records(self.start + i * self.plan.batch))
-
-
-class _Plan(NamedTuple):
-    """Which records a process reads for the global batch that begins at a sample."""
-
-    n: int
-    batch: int
-    seed: int
-    group: int
-    rows: range  # of the global batch
-
-    def records(self, first):
-        numbers = range(first + self.rows.start, first + self.rows.stop)
-        return [record_at(g, self.n, self.seed, self.group) for g in numbers]
+        begin, end = self._span(i)
+        records = self.order.records(begin, self.rows)
+        return self.maker.batch(records), self.order.position(end)
 
 
 class Batches:
-    """Endless iterator of Captioned. position: global sample after the last batch.
+    """Endless iterator of the batches that a maker makes in an order.
 
-    skipped: reason -> ["SHARD: KEY", ...] of pictures that could not be decoded.
+    position: where the next batch begins, JSON-able; the next global sample number in
+    the ordinary case.
+
+    Args:
+        maker: has batch(record numbers), skipped and close().
+        order: GlobalOrder or BlockOrder.
+        rows: which rows of the global batch are made here, ascending.
+        batch: samples in the global batch.
+        position: of the first batch.
+        threads: that make batches.
     """
 
-    def __init__(self, decoded, plan, start, threads):
-        self.position, self.batch, self._decoded = start, plan.batch, decoded
+    def __init__(self, maker, order, rows, batch, position, threads):
+        self.position, self.maker = position, maker
         ahead = max(threads, AHEAD)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-        blocks = grain.MapDataset.source(_Blocks(decoded, plan, start))
-        self._iterator = iter(blocks.to_iter_dataset(options))
+        blocks = _Blocks(maker, order, rows, batch, position)
+        self._iterator = iter(grain.MapDataset.source(blocks).to_iter_dataset(options))
 
     @property
     def skipped(self):
-        """Reason -> names of the samples that were replaced so far."""
-        with self._decoded.lock:
-            return {r: list(names) for r, names in self._decoded.skipped.items()}
+        """Reason -> ["SHARD: KEY", ...] of pictures that could not be decoded."""
+        return self.maker.skipped
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        batch = next(self._iterator)
-        self.position += self.batch
+        batch, self.position = next(self._iterator)
         return batch
+
+    def close(self):
+        """Ends worker processes, if there are any."""
+        self.maker.close()
+
+
+def rows_of(batch, process_index, process_count):
+    """The rows of the global batch that fall to one of `process_count` processes.
+
+    Raises:
+        BadInput: they do not get equally many.
+    """
+    if batch < 1 or batch % process_count:
+        raise BadInput(
+            f"A batch of {batch} cannot be parted among {process_count} processes; "
+            "take a multiple."
+        )
+    share = batch // process_count
+    return range(process_index * share, (process_index + 1) * share)
+
+
+def order_of(source, data, seed, opened=None):
+    """The order of a source: over all samples, or within blocks of whole shards.
+
+    opened: as in BlockOrder.
+
+    Raises:
+        BadInput: data.shuffle_shards with a source that has no shards.
+    """
+    counted = hasattr(source, "__len__")
+    if counted and not data.shuffle_shards:
+        return GlobalOrder(len(source), seed, data.group)
+    if not hasattr(source, "shards"):
+        raise BadInput(
+            "data.shuffle_shards shuffles tar shards, and this data has none; set it "
+            "to 0."
+        )
+    per_block = data.shuffle_shards or LAZY_BLOCK
+    return BlockOrder(source, seed, per_block, data.group, opened)
 
 
 def captioned_batches(
@@ -156,40 +228,60 @@ def captioned_batches(
     batch,
     seed,
     start=0,
-    process_index=0,
-    process_count=1,
+    rows=None,
+    log=None,
 ):
-    """Batches from global sample `start` on, the same ones whenever they are asked for.
+    """Batches from a position on, the same ones whenever they are asked for.
 
     Every process gets its rows of the same global batch, in order. A picture that can
     not be decoded is replaced by the next good one of its shard (or the next shard).
 
     Args:
-        source: ShardSource, or anything with len and [i] -> Record.
+        source: ShardSource, LazyShards, or anything with len and [i] -> Record.
         tokenizer: Tokenizer.
-        data: has the fields size (pixels), context (tokens), group (consecutive records
-            that stay together), threads, bad (share of broken pictures that is borne).
+        data: has the fields of `train.run.Data`.
         batch: samples in a batch over all processes.
         seed: of the order.
-        start: global number of the first sample; `Batches.position` to resume.
-        process_index, process_count: this process among all.
+        start: global number of the first sample, or a `Batches.position` to resume.
+        rows: of the global batch that are read here (`rows_of`); None: all.
+        log: file of JSON lines for what is left out, or None.
 
     Returns:
         Batches.
 
     Raises:
-        BadInput: sizes that do not divide; from the iterator, too many broken pictures.
+        BadInput: sizes that do not fit; from the iterator, too many broken pictures.
     """
-    if batch < 1 or batch % process_count:
-        raise BadInput(
-            f"A batch of {batch} cannot be parted among {process_count} processes; "
-            "take a multiple."
-        )
-    if data.group < 1 or start < 0:
+    if data.group < 1 or isinstance(start, int) and start < 0:
         raise BadInput(
             f"data.group is {data.group} and start {start}; take >= 1, >= 0."
         )
-    share = batch // process_count
-    rows = range(process_index * share, (process_index + 1) * share)
-    plan = _Plan(len(source), batch, seed, data.group, rows)
-    return Batches(_Decoded(source, tokenizer, data), plan, start, data.threads)
+    rows = range(batch) if rows is None else rows
+    skipped = Skipped(data.bad, log)
+    order = order_of(source, data, seed, _watch(source, skipped))
+    maker = Maker(source, tokenizer, data.size, data.context)
+    if data.workers:
+        maker = Workers(maker, data.workers, len(rows))
+    shape = (data.size, data.size, 3)
+    pictures = Pictures(maker, order, skipped, shape, data.context)
+    n = len(source) if hasattr(source, "__len__") else None
+    if n is not None and n * int(np.prod(shape)) <= CACHE_BYTES:
+        pictures = Remembered(pictures, n)
+    threads = SLOTS if data.workers else data.threads
+    return Batches(pictures, order, rows, batch, start, threads)
+
+
+def _watch(source, skipped):
+    """Notes what the indices leave out: now, or when a block of shards comes up."""
+    indices = getattr(source, "indices", None)
+    if indices is not None:
+        skipped.shards(source.shards, indices)
+    if not hasattr(source, "open"):
+        return None
+
+    def opened(shards, following):
+        source.open(shards, following)
+        indices = map(source.reader.index, shards)
+        skipped.shards([source.shards[shard] for shard in shards], list(indices))
+
+    return opened

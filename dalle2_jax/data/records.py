@@ -120,6 +120,23 @@ class ShardSource(Sequence):
     def __len__(self):
         return int(self.starts[-1])
 
+    @property
+    def total(self):
+        """The number of samples."""
+        return len(self)
+
+    def size_of(self, shard):
+        """Usable samples in a shard."""
+        return int(self.starts[shard + 1] - self.starts[shard])
+
+    def first_of(self, shard):
+        """The number of a shard's first sample."""
+        return int(self.starts[shard])
+
+    def shard_of(self, i):
+        """The shard that sample i lies in."""
+        return self.locate(i)[0]
+
     def locate(self, i):
         """Number of the shard and of the sample in it."""
         if not -len(self) <= i < len(self):

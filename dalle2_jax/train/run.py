@@ -6,6 +6,8 @@ and exported component, so loading never needs flags.
 """
 
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -28,6 +30,9 @@ FREE = (
     "sampling",
     "accumulate",
     "guard",
+    "data.threads",
+    "data.workers",
+    "data.bad",
 )
 
 
@@ -56,8 +61,18 @@ class Data:
     size: int  # pixels of the square pictures in a batch
     context: int  # tokens per caption
     group: int = 1  # neighbours in a shard that stay together in a batch
-    threads: int = 8
-    bad: float = 0.01  # share of broken pictures at which the run stops
+    threads: int = 8  # that decode, where no workers do
+    workers: int = 0  # processes that decode; 0: threads
+    bad: float = 0.01  # share of broken samples at which the run stops
+    keep: tuple[str, ...] = ()  # filters on numbers in the JSON, as "width>=256"
+    shuffle_shards: int = 0  # shards shuffled at a time; 0: all samples at once
+    index: str = "auto"  # of shards: "all" at first, "lazy": in turn, from 1,000 on
+
+    def __post_init__(self):
+        assert self.index in ("auto", "all", "lazy"), "index must be auto, all or lazy"
+        assert self.threads > 0, "threads must be positive"
+        for name in ("workers", "shuffle_shards"):
+            assert getattr(self, name) >= 0, f"{name} must not be negative"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +145,7 @@ def run_from(config):
         BadInput: unknown, missing or mistyped fields; names the field.
     """
     values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    values.pop("provenance", None)  # what a run started from is no part of it
     stage = values.get("stage")
     if stage not in STAGES:
         raise BadInput(
@@ -168,9 +184,17 @@ def as_dict(run):
 
 def difference(ours, theirs):
     """The first field, dotted, in which two runs differ and must not, or None."""
-    ours = {k: v for k, v in as_dict(ours).items() if k not in FREE}
-    theirs = {k: v for k, v in as_dict(theirs).items() if k not in FREE}
-    return _differs(ours, theirs, "config")
+    return _differs(_fixed(ours), _fixed(theirs), "config")
+
+
+def _fixed(run):
+    """The JSON-able form of a run without what may change."""
+    values = as_dict(run)
+    for name in FREE:
+        *groups, last = name.split(".")
+        holder = functools.reduce(operator.getitem, groups, values)
+        del holder[last]
+    return values
 
 
 def _differs(a, b, where):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from dalle2_jax.data.batches import captioned_batches
+from dalle2_jax.data.batches import captioned_batches, rows_of
 from dalle2_jax.data.images import decode
 from dalle2_jax.data.order import record_at
 from dalle2_jax.data.records import ShardSource
@@ -26,6 +26,8 @@ class Data(NamedTuple):
     group: int = 1
     threads: int = 2
     bad: float = 0.01
+    workers: int = 0
+    shuffle_shards: int = 0
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_resuming_continues_with_the_very_next_sample(source):
 def test_slices_of_processes_make_the_whole_batch(source, count):
     whole = taken(source, 6, start=5)
     parts = [
-        taken(source, 6, start=5, process_index=i, process_count=count)
+        taken(source, 6, start=5, rows=rows_of(8, i, count))
         for i in range(count)
     ]
     for n, batch in enumerate(whole):
@@ -158,7 +160,7 @@ def test_too_many_broken_pictures_stop_the_run(source):
 
 def test_sizes_that_do_not_fit_are_said(source):
     with pytest.raises(BadInput, match="batch of 8 cannot be parted among 3"):
-        captioned_batches(source, TOKENIZER, Data(), 8, 0, process_count=3)
+        rows_of(8, 0, 3)
     with pytest.raises(BadInput, match="data.group is 0"):
         captioned_batches(source, TOKENIZER, Data(group=0), 8, 0)
 

@@ -1,0 +1,85 @@
+"""Tar shards too many to index up front: each is indexed when its turn comes."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from dalle2_jax.data.records import expand
+from dalle2_jax.data.selection import NEED, check_fields, rules_of
+from dalle2_jax.data.shard_reader import ShardReader
+
+SHIFT = 32  # a record is its shard's number and its row in it
+ROWS = (1 << SHIFT) - 1
+HELD = 256  # indices in memory
+FIRST = 16  # shards that stand for all, where somebody wants to see captions
+
+
+class LazyShards:
+    """The samples of tar shards by record numbers; none is counted before it is read.
+
+    Args:
+        paths, need, keep: as in `records.ShardSource`.
+
+    Raises:
+        BadInput: no shard; later, one that cannot be read.
+    """
+
+    def __init__(self, paths, need=NEED, keep=()):
+        self.shards = expand(paths)
+        self.reader = ShardReader(self.shards, tuple(need), tuple(keep), most=HELD)
+        self._rules, self._ahead = rules_of(keep), None
+
+    def __getstate__(self):
+        return {**self.__dict__, "_ahead": None}
+
+    def __repr__(self):
+        return f"LazyShards({len(self.shards)} shards)"
+
+    def size_of(self, shard):
+        """Usable samples in a shard."""
+        return len(self.reader.index(shard).keys)
+
+    def first_of(self, shard):
+        """The record number of a shard's first sample."""
+        return shard << SHIFT
+
+    def shard_of(self, record):
+        """The shard that a record number lies in."""
+        return record >> SHIFT
+
+    def locate(self, record):
+        """Number of the shard and of the sample in it."""
+        return record >> SHIFT, record & ROWS
+
+    def open(self, shards, following=()):
+        """Indexes some shards now, eight at a time, and begins with those that follow.
+
+        Raises:
+            BadInput: a filter on a field that none of the shards has.
+        """
+        if self._ahead is None:
+            self._ahead = ThreadPoolExecutor(8, thread_name_prefix="index")
+        found = list(self._ahead.map(self.reader.selected, shards))
+        if any(len(one.index.keys) or one.dropped for one in found):
+            check_fields(self._rules, frozenset().union(*(f.fields for f in found)))
+        for shard in following:
+            self._ahead.submit(self.reader.selected, shard)
+
+    def name(self, record):
+        """Where a sample lies, for messages: 'SHARD: KEY'."""
+        return self.reader.name(*self.locate(record))
+
+    def __getitem__(self, record):
+        return self.reader.record(*self.locate(record))
+
+    def member(self, record, extension):
+        """The bytes of another member of a sample ("npy"), or None."""
+        return self.reader.member(*self.locate(record), extension)
+
+    def captions(self):
+        """Iterates over the captions of the first shards."""
+        for shard in range(min(FIRST, len(self.shards))):
+            for row in range(self.size_of(shard)):
+                yield self.reader.caption(shard, row)
+
+    def close(self):
+        """Closes the open files; they are opened again when needed."""
+        self.reader.close()

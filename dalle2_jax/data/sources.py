@@ -1,0 +1,51 @@
+"""What a run's data names: tar shards, few or many, or the generated shapes."""
+
+import os
+from pathlib import Path
+
+from dalle2_jax.data.lazy_shards import LazyShards
+from dalle2_jax.data.records import ShardSource, expand
+from dalle2_jax.data.shapes import world_of
+from dalle2_jax.errors import BadInput
+
+DEFAULT = "shapes:simple"
+COUNT = 24_000  # generated pictures
+SMALLEST = 64  # pixels of one
+MANY = 1000  # shards from which on they are indexed in turn
+
+
+def open_shards(paths, data):
+    """The samples of tar shards: ShardSource, or LazyShards where data.index says so.
+
+    data: has index ("auto": lazy above MANY shards) and keep.
+
+    Raises:
+        BadInput: no shard, none usable, or a filter on a field that is nowhere.
+    """
+    shards = expand(paths)
+    lazy = {"all": False, "lazy": True, "auto": len(shards) > MANY}[data.index]
+    return (LazyShards if lazy else ShardSource)(shards, keep=data.keep)
+
+
+def shapes_named(paths):
+    """(world, count) where the data is 'shapes:WORLD[:COUNT]', else None.
+
+    Raises:
+        BadInput: no such world, or a count that is no number.
+    """
+    names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if len(names) != 1 or not str(names[0]).startswith("shapes:"):
+        return None
+    _, world, *count = str(names[0]).split(":")
+    if len(count) > 1 or count and not count[0].isdigit():
+        raise BadInput(
+            f"{names[0]} is no generated data set; write shapes:simple, shapes:pairs "
+            "or shapes:full, and :COUNT for another number of pictures."
+        )
+    return world_of(world).name, int(count[0]) if count else COUNT
+
+
+def shapes_folder(world, count, size, root):
+    """Where a generated data set of pictures for `size` px lies, and its pixels."""
+    pixels = max(SMALLEST, size)
+    return Path(root) / f"{world}-{count}-{pixels}px", pixels
