@@ -7,11 +7,13 @@ from rich.console import Console
 
 QUIET = 10.0  # seconds between lines where the output is no terminal
 NAMES = {
-    "loss": "loss",
-    "explained": "explained",  # the autoregressive prior's components and codes
-    "lost": "lost",
-    "images_per_second": "images/s",
-    "input_wait": "wait",
+    "loss": "loss {:.4g}",
+    "explained": "explained {:.4g}",  # the autoregressive prior's components and codes
+    "lost": "lost {:.4g}",
+    "images_per_second": "images/s {:.4g}",
+    "input_wait": "wait {:.0%}",
+    "mfu": "MFU {:.1%}",
+    "skipped": "skipped {:.0f}",  # steps passed over so far
 }
 
 
@@ -59,7 +61,9 @@ class Progress:
     def show(self, step, metrics):
         """One log of the training loop: its step and scalars."""
         parts = [
-            f"{label} {metrics[k]:.4g}" for k, label in NAMES.items() if k in metrics
+            text.format(metrics[name])
+            for name, text in NAMES.items()
+            if name in metrics and (metrics[name] or name != "skipped")
         ]
         note, now = "  ".join(parts), time.monotonic()
         self.bars.update(self.tasks[self.stage], completed=step, note=note)

@@ -17,7 +17,13 @@ def add_arguments(parser):
     parser.add_argument(
         "--config", required=True, help="configuration file, or file.py:variant"
     )
-    parser.add_argument("--data", required=True, nargs="+", help="tar shards (pattern)")
+    parser.add_argument(
+        "--data",
+        default=["shapes:simple"],
+        nargs="+",
+        help="tar shards (files, folder, glob, braces, URLs), or generated pictures: "
+        "shapes:simple, shapes:pairs, shapes:full[:COUNT] (default: shapes:simple)",
+    )
     parser.add_argument("--workdir", required=True, type=Path, help="run directory")
     parser.add_argument(
         "--model",
@@ -25,7 +31,35 @@ def add_arguments(parser):
         help="model directory: lends frozen CLIP and tokenizer, takes the finished "
         "component (default: WORKDIR/model)",
     )
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="MODEL",
+        help="start from this model directory's component of the same stage and sizes",
+    )
+    parser.add_argument(
+        "--ema",
+        type=float,
+        metavar="DECAY",
+        help="the average that becomes the component, of config.optim.ema (default) "
+        "and ema_more; run a finished command again with it to take another",
+    )
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="log to Weights & Biases as well"
+    )
+    parser.add_argument(
+        "--profile",
+        type=steps,
+        metavar="FIRST:LAST",
+        help="trace these steps into WORKDIR/profile (Perfetto, xprof)",
+    )
     add_process_flags(parser)
+
+
+def steps(text):
+    """ "3:5" -> (3, 5)."""
+    first, last = text.split(":")
+    return int(first), int(last)
 
 
 def run(args):
@@ -42,12 +76,14 @@ def run(args):
 
     run = load_run(args.config, args.overrides)
     model = args.model or args.workdir / "model"
+    seen = (args.init, args.ema, args.wandb, args.profile)
+    job = Job(args.data, args.workdir, model, *seen)
     if place.index > 0:
-        fit(run, Job(args.data, args.workdir, model))
+        fit(run, job)
         return
     print(ConfigDict(as_dict(run)))
     with Progress([(run.stage, run.steps)]) as progress:
         progress.begin(run.stage)
-        seconds = fit(run, Job(args.data, args.workdir, model), progress.show)
+        seconds = fit(run, job, progress.show)
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     print(f"{run.stage}: {run.steps} steps done ({spent}); component in {model}")

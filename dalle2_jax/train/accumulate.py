@@ -17,29 +17,22 @@ def accumulated(loss, count, mesh):
     fifty times slower.
 
     Args:
-        loss: Loss.
+        loss: Loss whose scalar is a mean over examples.
         count: microbatches.
         mesh: the run's mesh.
 
     Returns:
         (params, frozen, batch, key) -> ((value, metrics), gradient).
-
-    Raises:
-        BadInput: the examples of the loss are compared with each other.
     """
-    if not loss.separable:
-        raise BadInput(
-            f"config.accumulate is {count}, but a contrastive loss compares all "
-            "examples of a batch: set config.accumulate=1 and train on more devices, "
-            "with config.model.*.remat, or with a smaller config.batch."
-        )
     grad = jax.value_and_grad(loss.score, has_aux=True)
     walk = _unrolled if mesh.devices.flat[0].platform == "cpu" else _scanned
 
     def whole(params, frozen, batch, key):
         _check(len(jax.tree.leaves(batch)[0]), count, mesh)
         shown = jax.lax.stop_gradient(loss.prepare(frozen, batch, key))
-        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), shown)
+        parts = jax.tree.map(
+            lambda x: x.reshape(len(x) // count, count, *x.shape[1:]), shown
+        )
 
         def one(i, part):
             return grad(params, part, jax.random.fold_in(key, i))

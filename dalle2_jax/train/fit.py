@@ -1,6 +1,7 @@
 """Trains one stage from its configuration to a finished component, resuming by itself.
 
-workdir/config.json  checkpoints/<step>/  metrics.jsonl  logs/  samples/
+workdir/config.json  checkpoints/<step>/  metrics.jsonl  skipped_steps.jsonl  logs/
+        samples/  profile/
 """
 
 import functools
@@ -10,43 +11,59 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dalle2_jax.components import (
-    initial_params,
-    read_json,
-    save_component,
-    write_json,
-)
-from dalle2_jax.errors import BadInput, Preempted
+from dalle2_jax.components import read_json, save_component
+from dalle2_jax.errors import BadInput, Failed, Preempted
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
-from dalle2_jax.shard.processes import barrier, is_first
+from dalle2_jax.shard.processes import barrier
+from dalle2_jax.train.begin import begin, claim, prepared
 from dalle2_jax.train.checkpoint import Checkpoints
+from dalle2_jax.train.cost import mesh_peak, model_flops
 from dalle2_jax.train.inputs import (
     borrow_clip,
     obtain_tokenizer,
     open_batches,
+    skip_log,
     open_source,
 )
+from dalle2_jax.train.ledger import FILE, Astray, Ledger, append, position_at, returns
 from dalle2_jax.train.loop import Stop, train
-from dalle2_jax.train.losses import LOSSES
 from dalle2_jax.train.metrics import Clock, Feed, log_hook, open_log
 from dalle2_jax.train.optim import optimizer
-from dalle2_jax.train.prepare import fit_tables
-from dalle2_jax.train.run import as_dict, difference, run_from
+from dalle2_jax.train.run import as_dict
 from dalle2_jax.train.samples import sample_hook
-from dalle2_jax.train.state import create_state, fresh_state, state_layout
 from dalle2_jax.train.step import step_of
+from dalle2_jax.train.trace import Trace
 
 
 class Job(NamedTuple):
-    """Where a run reads and writes.
+    """Where a run reads and writes, and who looks on.
 
     data: tar shards, as a pattern or list; workdir: the run directory; model: the model
-    directory that lends frozen components and takes the finished one.
+    directory that lends frozen components and takes the finished one; init: a model
+    directory whose component the run starts from; ema: decay of the average that
+    becomes the component (None: Optim.ema); wandb: a project of Weights & Biases;
+    profile: (first, last) step of a trace.
     """
 
     data: Any
     workdir: Path
     model: Path
+    init: Path | None = None
+    ema: float | None = None
+    wandb: str | None = None
+    profile: tuple | None = None
+
+
+class Work(NamedTuple):
+    """What a run has open."""
+
+    mesh: Any
+    source: Any
+    tokenizer: Any
+    clip_cfg: Any
+    frozen: Any
+    tx: Any
+    checkpoints: Checkpoints
 
 
 def fit(run, job, show=None):
@@ -62,107 +79,150 @@ def fit(run, job, show=None):
 
     Raises:
         BadInput: data, configuration or directories do not fit; names which.
-        Failed: a checkpoint could not be written or none is intact.
+        Failed: a checkpoint could not be written, none is intact, or too many steps
+            were bad.
         Preempted: a stop was asked for and the state is committed.
     """
-    claim(job.workdir, run)
+    _check(run, job)
+    claim(job.workdir, run, job.init)
     barrier("run directory claimed")
-    mesh = make_mesh(run.mesh)
-    check_batch(mesh, run.batch)
-    source = open_source(run, job)
-    tokenizer = obtain_tokenizer(run, job, source)
-    clip_cfg, frozen = borrow_clip(run, job, mesh)
-    tx = optimizer(run.optim, run.steps)
-    checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
-    prepare = functools.partial(prepared, run, clip_cfg, frozen, source, tokenizer)
-    state, position = begin(run, tx, mesh, checkpoints, prepare)
-    step = step_of(run, clip_cfg, tx, state, mesh)
-    batches = open_batches(run, source, tokenizer, position)
-    feed = Feed(batches, functools.partial(to_devices, mesh))
-    log = open_log(job.workdir, int(state.step))
-    clock = Clock(feed, run.batch)
-
-    def save(moment):
-        checkpoints.save(moment.state, feed.used, as_dict(run))
-
-    hooks = [
-        (1, clock.tick),
-        (run.log_every, log_hook(log, clock, show)),
-        (run.save_every, save),
-    ]
-    if run.sample_every:
-        hook = sample_hook(run, clip_cfg, frozen, job.workdir, log)
-        hooks.append((run.sample_every, hook))
-    key = jax.jit(jax.random.key, out_shardings=replicated(mesh))(run.seed)
-
-    def update(state, batch):
-        return step(state, frozen, batch, key)
-
-    with Stop() as stop, closing(log), closing(checkpoints):
-        state = train(state, update, feed, hooks, run.steps, stop)
-        checkpoints.save(jax.block_until_ready(state), feed.used, as_dict(run))
+    work = open_work(run, job)
+    with Stop() as stop, closing(work.checkpoints):
+        state, seconds = trained(run, job, work, stop, show)
     if stop.asked and int(state.step) < run.steps:
         raise Preempted(
             f"stopped at step {int(state.step)} of {run.steps}, which is saved in "
             f"{job.workdir}; run the same command again to go on."
         )
-    save_component(job.model, run.stage, as_dict(run), state.ema)
-    return clock.phases()
+    config = read_json(job.workdir / "config.json", "run the same command again")
+    save_component(job.model, run.stage, config, average(run, job, state))
+    return seconds
 
 
-def claim(workdir, run):
-    """Makes the run directory this run's own, or refuses one of another run.
+def open_work(run, job):
+    """Opens everything that outlives a return to an older checkpoint: Work."""
+    mesh = make_mesh(run.mesh)
+    check_batch(mesh, run.batch)
+    source = open_source(run, job)
+    tokenizer = obtain_tokenizer(run, job, source)
+    clip_cfg, frozen = borrow_clip(run, job, mesh, source)
+    tx = optimizer(run.optim, run.steps)
+    checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
+    return Work(mesh, source, tokenizer, clip_cfg, frozen, tx, checkpoints)
+
+
+def trained(run, job, work, stop, show):
+    """The state after the last step, and seconds by phase.
+
+    Where too many steps are bad and the guard says so, it goes back to a checkpoint
+    from before the first of them, and on with the data that come next.
+    """
+    prepare = functools.partial(prepared, run, job, work)
+    state, position = begin(run, work.tx, work.mesh, work.checkpoints, prepare)
+    position = position_at(job.workdir, int(state.step), position)
+    step = step_of(run, work.clip_cfg, work.tx, state, work.mesh)
+    key = jax.jit(jax.random.key, out_shardings=replicated(work.mesh))(run.seed)
+
+    def update(state, batch):
+        return step(state, work.frozen, batch, key)
+
+    while True:
+        log = skip_log(job.workdir)
+        batches = open_batches(run, work.source, work.tokenizer, position, log)
+        feed = Feed(batches, functools.partial(to_devices, work.mesh))
+        try:
+            with closing(batches):
+                return walk(run, job, work, state, update, feed, stop, show)
+        except Astray as astray:
+            position = feed.used
+            state = gone_back(run, job, work, astray.first, position)
+
+
+def walk(run, job, work, state, update, feed, stop, show):
+    """The loop from a state on, with its hooks: (last state, seconds by phase)."""
+    log = open_log(job.workdir, int(state.step), job.wandb, as_dict(run))
+    trace = Trace(job.workdir / "profile", job.profile, int(state.step))
+    ledger = Ledger(feed, run, job.workdir)
+    clock = Clock(feed, run.batch, functools.partial(share_of_peak, run, work))
+
+    def save(state):
+        work.checkpoints.save(state, feed.used, as_dict(run))
+
+    hooks = [
+        (1, clock.tick),
+        (1, trace.tick),
+        (1, ledger.note),
+        (run.log_every, log_hook(log, ledger, clock, show)),
+        (run.save_every, lambda moment: save(moment.state)),
+    ]
+    if run.sample_every:
+        hook = sample_hook(run, work.clip_cfg, work.frozen, job.workdir, log)
+        hooks.append((run.sample_every, hook))
+    with closing(log), closing(trace):
+        state = train(state, update, feed, hooks, run.steps, stop)
+        ledger.settle()
+        save(jax.block_until_ready(state))
+    return state, clock.phases()
+
+
+def share_of_peak(run, work, moment):
+    """MFU of a step per second: a step's operations over those of all devices."""
+    params, batch = moment.state.params, moment.batch
+    operations = model_flops(run, work.clip_cfg, params, work.frozen, batch)
+    jax.block_until_ready(moment.metrics)  # the peak is measured on idle devices
+    return operations / mesh_peak(work.mesh)
+
+
+def gone_back(run, job, work, first, position):
+    """The newest intact state from before step `first`; later ones are removed.
+
+    position: of the data, which go on from there.
 
     Raises:
-        BadInput: it holds another configuration (names the field), cannot be written,
-            or the stage is none that is trained.
+        Failed: there is no such state, or it has gone back often enough.
     """
-    if run.stage not in LOSSES:
-        raise BadInput(
-            f"config.stage is {run.stage!r}, which is imported and sampled but not "
-            f"trained here; stages to train are {', '.join(LOSSES)}."
+    before = returns(job.workdir)
+    if len(before) >= run.guard.rollbacks:
+        raise Failed(
+            f"{job.workdir} has gone back {len(before)} times and steps from {first} "
+            f"on are bad again, see {job.workdir / FILE}; mend the data, or raise "
+            "config.guard.rollbacks, and run the same command again."
         )
-    path = workdir / "config.json"
-    if path.is_file():
-        old = run_from(read_json(path, "remove the directory or choose another"))
-        field = difference(run, old)
-        if field:
-            raise BadInput(
-                f"{workdir} holds a run with another {field}; continue it with its own "
-                "configuration or choose another --workdir."
-            )
-    if not is_first():
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, as_dict(run))
-    except OSError as error:
+    saved = work.checkpoints.manager
+    saved.wait_until_finished()
+    for later in [step for step in saved.all_steps() if step >= first]:
+        saved.delete(later)
+    barrier("gone back")
+    if not saved.all_steps():
+        raise Failed(
+            f"{job.workdir} holds no checkpoint from before step {first}, the first of "
+            "too many bad ones; lower config.optim.rate or config.save_every and start "
+            "in a new --workdir."
+        )
+    state, _ = begin(run, work.tx, work.mesh, work.checkpoints)
+    append(job.workdir, {"rollback": int(state.step), "position": position})
+    return state
+
+
+def average(run, job, state):
+    """The average of the parameters that becomes the component, as Job.ema says."""
+    decays = (run.optim.ema, *run.optim.ema_more)
+    chosen = decays.index(run.optim.ema if job.ema is None else job.ema)
+    return (state.ema, *state.emas)[chosen]
+
+
+def _check(run, job):
+    """Raises BadInput for an average that is not kept or a profile of no steps."""
+    decays = (run.optim.ema, *run.optim.ema_more)
+    if job.ema is not None and job.ema not in decays:
         raise BadInput(
-            f"{workdir} cannot be written ({error.strerror}); choose another --workdir."
-        ) from error
-
-
-def begin(run, tx, mesh, checkpoints, prepare=lambda params, mesh: params):
-    """The newest intact state and its data position, or a fresh state and 0.
-
-    prepare: (first parameters, mesh) -> those that a fresh state starts from.
-    """
-    averages = len(run.optim.ema_more)
-    params = initial_params(run.stage, run.model, run.seed)
-    if not checkpoints.manager.all_steps():
-        return create_state(prepare(params, mesh), tx, mesh, averages), 0
-    shapes = jax.eval_shape(lambda p: fresh_state(p, tx, averages), params)
-    like = jax.tree.map(
-        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-        shapes,
-        state_layout(shapes, mesh),
-    )
-    return checkpoints.restore(like)
-
-
-def prepared(run, clip_cfg, frozen, source, tokenizer, params, mesh):
-    """First parameters with what a stage takes from the data before its first step."""
-    if not run.codes_from:
-        return params
-    batches = open_batches(run, source, tokenizer, 0)
-    return fit_tables(run, clip_cfg, frozen, params, batches, mesh)
+            f"--ema {job.ema:g} is not kept by this run, which has "
+            f"{', '.join(f'{d:g}' for d in decays)}; name one of them, or begin a run "
+            "with it in config.optim.ema_more."
+        )
+    first, last = job.profile or (1, 1)
+    if not 0 < first <= last <= run.steps:
+        raise BadInput(
+            f"--profile {first}:{last} is no range of steps of this run, which are 1 "
+            f"to {run.steps}."
+        )

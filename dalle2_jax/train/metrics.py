@@ -4,10 +4,10 @@ import json
 import time
 
 import jax
-import numpy as np
 from tensorboardX import SummaryWriter
 
 from dalle2_jax.shard.processes import is_first
+from dalle2_jax.train.weights_and_biases import WeightsAndBiases
 
 
 class MetricsFile:
@@ -42,22 +42,41 @@ class MetricsFile:
         self.board.close()
 
 
-class Unwritten:
-    """The MetricsFile of every process but the first: takes the same and drops it."""
+class Logs:
+    """Several logs that take the same."""
+
+    def __init__(self, logs):
+        self.logs = logs
 
     def write(self, step, scalars):
-        """Nothing."""
+        """scalars: {name: float}."""
+        for log in self.logs:
+            log.write(step, scalars)
 
     def picture(self, step, name, image):
-        """Nothing."""
+        """image uint8 [y, x, 3]."""
+        for log in self.logs:
+            log.picture(step, name, image)
 
     def close(self):
-        """Nothing."""
+        """Closes all."""
+        for log in self.logs:
+            log.close()
 
 
-def open_log(workdir, step):
-    """Where this process writes the metrics of a run that resumes from `step`."""
-    return MetricsFile(workdir, step) if is_first() else Unwritten()
+def open_log(workdir, step, project=None, config=None):
+    """Where this process writes the metrics of a run: process 0 to files, others not.
+
+    Args:
+        workdir: run directory.
+        step: the one that the run resumes from.
+        project: of Weights & Biases, or None.
+        config: JSON-able configuration, for the latter.
+    """
+    if not is_first():
+        return Logs([])
+    online = [WeightsAndBiases(workdir, project, config)] if project else []
+    return Logs([MetricsFile(workdir, step), *online])
 
 
 def read_metrics(path):
@@ -88,10 +107,16 @@ class Feed:
 
 
 class Clock:
-    """Phases of a run in seconds, and the rates since the last log."""
+    """Phases of a run in seconds, and the rates since the last log.
 
-    def __init__(self, feed, batch):
-        self.feed, self.batch = feed, batch
+    Args:
+        feed: Feed.
+        batch: pictures per step.
+        share: Moment -> MFU of one step per second; asked after the first step.
+    """
+
+    def __init__(self, feed, batch, share=lambda moment: 0.0):
+        self.feed, self.batch, self.ask, self.share = feed, batch, share, 0.0
         self.began = self.ready = self.last = time.monotonic()
         self.first = None
         self.steps = 0
@@ -101,16 +126,21 @@ class Clock:
         self.steps += 1
         if self.first is None:
             jax.block_until_ready(moment.metrics)
+            self.share = self.ask(moment)
             self.first = self.last = time.monotonic()
             self.steps = 0
 
     def rates(self):
-        """Pictures per second and the share of time spent waiting for input."""
+        """Pictures/s, the share of time spent waiting for input, and the MFU.
+
+        The MFU is of the device's matrix peak, for operations that nothing recomputes.
+        """
         now = time.monotonic()
         passed = max(now - self.last, 1e-9)
         rate = {
             "images_per_second": self.steps * self.batch / passed,
             "input_wait": min(self.feed.waited / passed, 1.0),
+            "mfu": self.share * self.steps / passed,
         }
         self.last, self.steps, self.feed.waited = now, 0, 0.0
         return rate
@@ -121,13 +151,11 @@ class Clock:
         return {"compile": first - self.began, "train": time.monotonic() - first}
 
 
-def log_hook(log, clock, show):
+def log_hook(log, ledger, clock, show):
     """A hook that writes metrics and rates, and passes them on to `show`."""
 
     def call(moment):
-        values = jax.device_get(moment.metrics)
-        scalars = {name: float(v) for name, v in values.items() if not np.ndim(v)}
-        scalars |= clock.rates()
+        scalars = {**ledger.scalars(), **clock.rates()}
         log.write(moment.step, scalars)
         if show is not None:
             show(moment.step, scalars)
