@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import zipfile
 import zlib
 from collections import Counter
@@ -174,7 +175,7 @@ def _packed(stamp, index):
 
 def _save(place, stamp, index):
     """Writes the index whole or not at all; False where the folder is read-only."""
-    part = place.with_name(f".{place.name}.{os.getpid()}")
+    part = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.parent.stat().st_mode & WRITE:

@@ -1,11 +1,13 @@
 """What a run's data names: tar shards, few or many, or the generated shapes."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dalle2_jax.data.lazy_shards import LazyShards
 from dalle2_jax.data.records import ShardSource, expand
 from dalle2_jax.data.shapes import world_of
+from dalle2_jax.data.shard_index import index_of
 from dalle2_jax.errors import BadInput
 
 DEFAULT = "shapes:simple"
@@ -14,17 +16,27 @@ SMALLEST = 64  # pixels of one
 MANY = 1000  # shards from which on they are indexed in turn
 
 
-def open_shards(paths, data):
+def open_shards(paths, data, share=(0, 1), meet=None):
     """The samples of tar shards: ShardSource, or LazyShards where data.index says so.
 
-    data: has index ("auto": lazy above MANY shards) and keep.
+    Args:
+        paths: as in `records.expand`.
+        data: has index ("auto": lazy above MANY shards) and keep.
+        share: number of this process and of all; each indexes its part of the shards.
+        meet: called with a name when it has; waits for the other processes.
 
     Raises:
         BadInput: no shard, none usable, or a filter on a field that is nowhere.
     """
     shards = expand(paths)
     lazy = {"all": False, "lazy": True, "auto": len(shards) > MANY}[data.index]
-    return (LazyShards if lazy else ShardSource)(shards, keep=data.keep)
+    if lazy:
+        return LazyShards(shards, keep=data.keep)
+    if share[1] > 1:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(index_of, shards[share[0] :: share[1]]))
+        meet("shards indexed")
+    return ShardSource(shards, keep=data.keep)
 
 
 def shapes_named(paths):
