@@ -18,24 +18,20 @@ from dalle2_jax.errors import BadInput
 BLOCKS = 8  # whose layout is remembered
 
 
-@lru_cache(maxsize=1024)
-def _seed_of(*numbers):
-    """A 32-bit seed of its own for each seed, epoch, block of shards, ..."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+@lru_cache(maxsize=64)
+def _epoch_seed(seed, epoch):
+    """A 32-bit seed of its own for each epoch."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def shuffled(place, n, seed, group=1):
-    """Where `place` of 0..n-1 goes; groups of consecutive places stay together.
+@lru_cache(maxsize=16)
+def permutation(n, *numbers):
+    """int64 [n]: 0..n-1 in an order that is a function of the numbers.
 
-    The n % group left over come last.
+    By sorting raw random bits, whose stream NumPy promises to keep.
     """
-    groups = n // group
-    if place >= groups * group:
-        return place
-    block, offset = divmod(place, group)
-    if groups > 1:
-        block = index_shuffle(block, max_index=groups - 1, seed=seed, rounds=4)
-    return block * group + offset
+    bits = np.random.Philox(np.random.SeedSequence(numbers)).random_raw(n)
+    return np.argsort(bits, kind="stable")
 
 
 def record_at(number, n, seed, group=1):
@@ -45,7 +41,14 @@ def record_at(number, n, seed, group=1):
     together and are permuted anew in each epoch; the n % group left over come last.
     """
     epoch, place = divmod(number, n)
-    return shuffled(place, n, _seed_of(seed, epoch), group)
+    groups = n // group
+    if place >= groups * group:
+        return place
+    block, offset = divmod(place, group)
+    if groups > 1:
+        seed = _epoch_seed(seed, epoch)
+        block = index_shuffle(block, max_index=groups - 1, seed=seed, rounds=4)
+    return block * group + offset
 
 
 class GlobalOrder(NamedTuple):
@@ -86,11 +89,14 @@ class Cursor(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """shards: their numbers; starts: of each in the block, and the end."""
+    """shards: their numbers; starts: of each in the block, and the end.
+
+    order: groups of neighbours as they come; those left over come last.
+    """
 
     shards: list
     starts: np.ndarray
-    seed: int
+    order: np.ndarray
 
 
 class BlockOrder:
@@ -117,9 +123,8 @@ class BlockOrder:
         return f"BlockOrder({self.source!r}, seed={self.seed}, {self.per_block} shards)"
 
     def _shards(self, epoch, block):
-        n, seed = len(self.source.shards), _seed_of(self.seed, epoch)
-        places = range(block * self.per_block, min(n, (block + 1) * self.per_block))
-        return [shuffled(place, n, seed) for place in places]
+        order = permutation(len(self.source.shards), self.seed, epoch)
+        return order[block * self.per_block :][: self.per_block].tolist()
 
     def _following(self, epoch, block):
         last = block + 1 == self.count
@@ -137,9 +142,10 @@ class BlockOrder:
         shards = self._shards(epoch, block)
         if self.opened is not None:
             self.opened(shards, self._shards(*self._following(epoch, block)))
-        sizes = [self.source.size_of(shard) for shard in shards]
-        seed = _seed_of(self.seed, epoch, block)
-        return _Block(shards, np.cumsum([0, *sizes]), seed)
+        starts = np.cumsum([0, *(self.source.size_of(shard) for shard in shards)])
+        groups = int(starts[-1]) // self.group
+        order = permutation(groups, self.seed, epoch, block)
+        return _Block(shards, starts, order)
 
     def cursor(self, position):
         """position: what `position` gave, or a global sample number.
@@ -168,7 +174,7 @@ class BlockOrder:
         while left >= (size := int(self._block(epoch, block).starts[-1])):
             left -= size
             empty = 0 if size else empty + 1
-            if empty > self.count:
+            if empty > 2 * self.count:
                 raise BadInput(
                     f"None of the {len(self.source.shards)} shards, beginning with "
                     f"{self.source.shards[0]}, has a sample that can be used."
@@ -185,8 +191,11 @@ class BlockOrder:
         return found
 
     def _record(self, at):
-        shards, starts, seed = self._block(at.epoch, at.block)
-        place = shuffled(at.offset, int(starts[-1]), seed, self.group)
+        shards, starts, order = self._block(at.epoch, at.block)
+        which_group, offset = divmod(at.offset, self.group)
+        if which_group < len(order):
+            which_group = int(order[which_group])
+        place = which_group * self.group + offset
         which = int(np.searchsorted(starts, place, side="right")) - 1
         return self.source.first_of(shards[which]) + place - int(starts[which])
 
