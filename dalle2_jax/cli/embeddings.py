@@ -53,7 +53,9 @@ def _progress():
         now = time.monotonic()
         rate = f"{part.rows / (now - last):.0f} samples/s" if part.made else "was there"
         last = now
-        print(f"{number + 1}/{count}  {part.shard}  {part.rows} rows, {rate}")
+        print(
+            f"{number + 1}/{count}  {part.shard}  {part.rows} rows, {rate}", flush=True
+        )
         for reason, number in part.left_out.items():
             print(f"  left out  {number} x {reason}")
 

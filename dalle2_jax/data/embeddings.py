@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dalle2_jax.data.batches import Batches, order_of
 from dalle2_jax.data.embedding_index import Part, index_of_part, open_rows
 from dalle2_jax.errors import BadInput
 
@@ -90,8 +91,9 @@ def _numbered(folder, kind):
 class EmbeddingSource(Sequence):
     """Random access to the usable rows of a folder: len(source), source[i] -> Row.
 
-    width: of the image embeddings; norms: (smallest, largest) length of a usable one;
-    problems: reason -> rows left out; has_text, has_captions: what accompanies them.
+    shards: the image files; width: of the image embeddings; norms: (smallest, largest)
+    length of a usable one; problems: reason -> rows left out; has_text, has_captions:
+    what accompanies them.
 
     Raises:
         BadInput: files that do not belong together or cannot be read, no usable row.
@@ -99,6 +101,7 @@ class EmbeddingSource(Sequence):
 
     def __init__(self, folder):
         self.folder, self.parts = Path(folder), parts_of(folder)
+        self.shards = [str(part.image) for part in self.parts]
         with ThreadPoolExecutor(4) as pool:
             self.indices = list(pool.map(index_of_part, self.parts))
         self.starts = np.cumsum([0, *(len(index.rows) for index in self.indices)])
@@ -150,12 +153,24 @@ class EmbeddingSource(Sequence):
     def __len__(self):
         return int(self.starts[-1])
 
+    def size_of(self, part):
+        """Usable rows of a part."""
+        return len(self.indices[part].rows)
+
+    def first_of(self, part):
+        """The number of a part's first usable row."""
+        return int(self.starts[part])
+
+    def shard_of(self, i):
+        """The part that sample i lies in."""
+        return int(np.searchsorted(self.starts, i, side="right")) - 1
+
     def _locate(self, i):
         """Number of the part, of the usable row in it, and of the row in its file."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of {len(self)}")
         i %= len(self)
-        part = int(np.searchsorted(self.starts, i, side="right")) - 1
+        part = self.shard_of(i)
         usable = i - int(self.starts[part])
         return part, usable, int(self.indices[part].rows[usable])
 
@@ -201,18 +216,32 @@ class EmbeddingRows:
     """What `Batches` makes its batches from: rows of a folder, nothing to decode.
 
     tokenizer: for the captions; None: batches hold the text embeddings instead.
+    context: tokens of a caption.
     """
 
-    skipped = {}  # the index has left out all that is broken
-
-    def __init__(self, source, tokenizer, data):
-        self.source, self.tokenizer, self.data = source, tokenizer, data
+    def __init__(self, source, tokenizer, context):
+        self.source, self.tokenizer, self.context = source, tokenizer, context
+        self.skipped = {}  # the index has left out what is broken
 
     def batch(self, records):
         """Encoded, one row for each record number."""
-        rows = [self.source[int(record)] for record in records]
+        rows = [self.source[record] for record in records]
         z_image = np.stack([row.z_image for row in rows])
         if self.tokenizer is None:
             return Encoded(z_image, z_text=np.stack([row.z_text for row in rows]))
         captions = [row.caption for row in rows]
-        return Encoded(z_image, self.tokenizer.encode(captions, self.data.context))
+        return Encoded(z_image, self.tokenizer.encode(captions, self.context))
+
+    def close(self):
+        """Nothing is held open that Python does not close."""
+
+
+def embedding_batches(source, tokenizer, data, batch, seed, start=0, rows=None):
+    """Batches of Encoded; arguments and order as in `batches.captioned_batches`.
+
+    tokenizer: None where batches shall hold text embeddings in place of tokens.
+    """
+    rows = range(batch) if rows is None else rows
+    maker = EmbeddingRows(source, tokenizer, data.context)
+    order = order_of(source, data, seed)
+    return Batches(maker, order, rows, batch, start, data.threads)

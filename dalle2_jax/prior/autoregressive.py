@@ -47,6 +47,7 @@ class AutoregressiveConfig:
 
     def __post_init__(self):
         assert self.codes <= self.clip, "codes must not exceed clip"
+        assert self.context > 0, "context must be positive"
         assert min(self.buckets, self.dots) > 1, "buckets and dots must be at least 2"
 
 

@@ -17,7 +17,8 @@ from dalle2_jax.layers.transformer import LayerNorm, TransformerConfig, transfor
 class PriorConfig:
     """Sizes of the diffusion prior (unCLIP Table 3).
 
-    clip: width of z_i. context, text_width: number and width of the caption's states.
+    clip: width of z_i. context, text_width: number and width of the caption's states;
+    a context of 0 hears the pooled text alone, which embeddings without captions have.
     null: "learned" vectors stand for a dropped caption, or ("empty", as Karlo) the
     caller gives the features of the empty caption. scale: what z_i is multiplied with
     in front of the diffusion, 0 = sqrt(clip); the paper has 17.2 for 1024. whiten: mean
@@ -145,15 +146,24 @@ class Prior(nn.Module):
         pooled = LayerNorm(name="norm_pooled")(text.pooled) if cfg.norm_pooled else None
         pooled = text.pooled if pooled is None else pooled
         pooled = nn.Dense(cfg.width, name="pooled")(pooled)
-        states = nn.Dense(cfg.width, name="states")(text.states)
-        mask = text.mask.astype(bool)
+        states, mask = self._states(text)
         if cfg.null == "empty":
             return states, pooled, mask
         keep = text.keep.astype(bool)[:, None]
-        null_states = self.param("null_states", _SMALL, (cfg.context, cfg.width))
         null_pooled = self.param("null_pooled", _SMALL, (cfg.width,))
-        states = jnp.where(keep[..., None], states, null_states)
-        return states, jnp.where(keep, pooled, null_pooled), mask | ~keep
+        return states, jnp.where(keep, pooled, null_pooled), mask
+
+    def _states(self, text):
+        """Text -> states [b, n, width], the null's where dropped; mask bool [b, n]."""
+        cfg, mask = self.cfg, text.mask.astype(bool)
+        if not cfg.context:
+            return jnp.zeros((len(mask), 0, cfg.width)), mask[:, :0]
+        states = nn.Dense(cfg.width, name="states")(text.states)
+        if cfg.null == "empty":
+            return states, mask
+        keep = text.keep.astype(bool)[:, None]
+        null_states = self.param("null_states", _SMALL, (cfg.context, cfg.width))
+        return jnp.where(keep[..., None], states, null_states), mask | ~keep
 
 
 _SMALL = nn.initializers.normal(0.02)

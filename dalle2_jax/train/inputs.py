@@ -1,27 +1,70 @@
 """What a run takes in: its data source, tokenizer, frozen CLIP, and its batches."""
 
+import logging
+
 import jax
 
 from dalle2_jax.components import load_component
-from dalle2_jax.data.batches import captioned_batches
-from dalle2_jax.data.records import ShardSource
+from dalle2_jax.data.batches import captioned_batches, rows_of
+from dalle2_jax.data.embeddings import EmbeddingSource, embedding_batches
+from dalle2_jax.data.sources import open_shards, shapes_folder, shapes_named
 from dalle2_jax.data.tokens import Tokenizer
+from dalle2_jax.data.write_shapes import make_shapes
 from dalle2_jax.errors import BadInput
-from dalle2_jax.shard.mesh import replicated
 from dalle2_jax.shard.processes import barrier, is_first, spread
+from dalle2_jax.shard.rules import shardings
+from dalle2_jax.train.embedded import (
+    check_clip,
+    findings,
+    folder_of,
+    open_embeddings,
+    without_captions,
+)
 
 
 def open_source(run, job):
-    """The samples that job.data names.
+    """The samples that job.data names: tar shards, or for priors embeddings.
+
+    "shapes:WORLD[:COUNT]" is written as shards into the run directory first.
 
     Raises:
         BadInput: no data there, or none that can be used.
     """
-    return ShardSource(job.data)
+    folder = folder_of(job.data)
+    if folder is not None:
+        return open_embeddings(run, folder)
+    shapes = shapes_named(job.data)
+    paths = _written(shapes, run, job) if shapes else job.data
+    return open_shards(paths, run.data, share=_share(), meet=barrier)
+
+
+def _written(shapes, run, job):
+    """The folder of a generated data set; process 0 writes it where it is not."""
+    folder, pixels = shapes_folder(*shapes, run.data.size, job.workdir / "data")
+    if is_first():
+        make_shapes(*shapes, seed=0, out_dir=folder, size=pixels)
+    barrier("shapes written")
+    return folder
+
+
+def _share():
+    """Number of this process and of all."""
+    return jax.process_index(), jax.process_count()
+
+
+def skip_log(workdir):
+    """The file where this process notes what it leaves out of the data."""
+    number = "" if is_first() else f"-{jax.process_index()}"
+    return workdir / f"skipped{number}.jsonl"
 
 
 def obtain_tokenizer(run, job, source):
-    """The model directory's tokenizer; CLIP may train one on the captions at hand."""
+    """The model directory's tokenizer; CLIP may train one on the captions at hand.
+
+    None where batches hold text embeddings in place of tokens.
+    """
+    if without_captions(run, source):
+        return None
     folder = job.model / "tokenizer"
     barrier("tokenizer sought")
     if folder.is_dir():
@@ -37,19 +80,44 @@ def obtain_tokenizer(run, job, source):
     return Tokenizer.load(folder)
 
 
-def borrow_clip(run, job, mesh):
-    """CLIP's configuration and the frozen parameters a stage needs, on the mesh."""
+def borrow_clip(run, job, mesh, source=None):
+    """CLIP's configuration and the frozen parameters a stage needs, on the mesh.
+
+    Stored embeddings need no image tower, and with text embeddings no CLIP.
+    """
     if run.stage == "clip":
         return run.model, {}
     if run.stage.startswith("upsampler"):
         return None, {}
+    if without_captions(run, source):
+        _tell(findings(source, unit=True))
+        return None, {}
     clip = load_component(job.model, "clip")
-    layout = jax.tree.map(lambda _: replicated(mesh), clip.params)
-    return clip.cfg, {"clip": spread(clip.params, layout)}
+    params = clip.params
+    if isinstance(source, EmbeddingSource):
+        check_clip(source, clip)
+        _tell(findings(source, clip.cfg.unit))
+        params = {name: part for name, part in params.items() if name != "image"}
+    return clip.cfg, {"clip": spread(params, shardings(params, mesh))}
 
 
-def open_batches(run, source, tokenizer, position):
-    """The run's host batches from a global sample number on."""
+def _tell(sentences):
+    for sentence in sentences if is_first() else ():
+        logging.getLogger(__name__).warning(sentence)
+
+
+def open_batches(run, source, tokenizer, position, log=None):
+    """The run's host batches from a position on; log: see `skip_log`."""
+    if isinstance(source, EmbeddingSource):
+        return embedding_batches(
+            source,
+            tokenizer,
+            run.data,
+            run.batch,
+            run.seed,
+            start=position,
+            rows=rows_of(run.batch, *_share()),
+        )
     return captioned_batches(
         source,
         tokenizer,
@@ -57,6 +125,6 @@ def open_batches(run, source, tokenizer, position):
         run.batch,
         run.seed,
         start=position,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=rows_of(run.batch, *_share()),
+        log=log,
     )

@@ -4,8 +4,9 @@ A stage brings only this, in two halves (Loss): what the network is shown, which
 is learned from, and how its answer is scored. CLIP is frozen for every other stage and
 runs in the first half, on the same pictures, resized on the device.
 
-The priors need no CLIP: their losses take batches of embeddings (Embedded) as well.
-With those, LOSSES["prior"](run, None) is called with frozen = {}.
+Batches of embeddings (data.embeddings.Encoded) need no image tower, and no CLIP at all
+where they hold z_t. Priors take any condition in its place (Embedded): then
+LOSSES["prior"](run, None) is called with frozen = {}.
 """
 
 import dataclasses
@@ -18,12 +19,14 @@ import jax.numpy as jnp
 from dalle2_jax.clip.contrastive import Clip, contrastive_loss
 from dalle2_jax.clip.image import preprocess
 from dalle2_jax.clip.noised import NoisedClip
+from dalle2_jax.data.embeddings import Encoded
 from dalle2_jax.decoder.bsr import RECIPES, bsr
 from dalle2_jax.decoder.decoder import Decoder, forget
 from dalle2_jax.decoder.degrade import blur, crops
 from dalle2_jax.decoder.upsampler import Upsampler
 from dalle2_jax.diffusion.objective import diffusion_loss, draw_times, noised
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.prior.autoregressive import Autoregressive, code_loss, codes_of
 from dalle2_jax.prior.codes import decode, dot_token, encode
 from dalle2_jax.prior.diffusion import Prior, to_scaled
@@ -122,7 +125,7 @@ def prior_loss(run, clip_cfg):
         k_noise, k_keep = jax.random.split(key)
         if cfg.null == "empty":
             batch = _emptied(batch, k_keep, run.corrupt.drop_text)
-        caption, z_image = _embed(clip_cfg, frozen, batch)
+        caption, z_image = embed(clip_cfg, frozen, batch)
         text = prior_text(caption, cfg.null)
         if cfg.null == "learned":
             text = _sometimes(caption, k_keep, run.corrupt.drop_text)
@@ -148,7 +151,7 @@ def autoregressive_loss(run, clip_cfg):
     cfg = run.model
 
     def prepare(frozen, batch, key):
-        caption, z_image = _embed(clip_cfg, frozen, batch)
+        caption, z_image = embed(clip_cfg, frozen, batch)
         return z_image, _sometimes(caption, key, run.corrupt.drop_text), caption.pooled
 
     def score(params, shown, key):
@@ -176,7 +179,7 @@ def decoder_loss(run, clip_cfg):
         if how.empty:
             k_empty = jax.random.fold_in(k_forget, len(batch.tokens))
             batch = _emptied(batch, k_empty, how.drop_text)
-        caption, z_image = _embed(clip_cfg, frozen, batch)
+        caption, z_image = embed(clip_cfg, frozen, batch)
         given = decoder_condition(caption, z_image, clip_cfg.unit)
         condition = forget(given, k_forget, how.drop_image, absent)
         return _noising(resize(batch.image, cfg.size), condition, noise, k_noise)
@@ -271,10 +274,10 @@ def _emptied(batch, key, drop):
     Raises:
         BadInput: the batch holds embeddings, whose empty caption is not known.
     """
-    if isinstance(batch, Embedded):
+    if isinstance(batch, Embedded) or batch.tokens is None:
         raise BadInput(
             "config.model.null is 'empty', which needs captions; batches of embeddings "
-            "need 'learned'."
+            "alone need 'learned'."
         )
     tokens = batch.tokens
     ends = (tokens[:, 0], tokens.max(axis=1))  # the marks of start and end
@@ -283,14 +286,29 @@ def _emptied(batch, key, drop):
     return batch._replace(tokens=jnp.where(gone, blank, tokens))
 
 
-def _embed(clip_cfg, frozen, batch):
-    """Caption and z_i of a batch, Captioned or Embedded."""
+def embed(clip_cfg, frozen, batch):
+    """Caption and z_i of a batch: Captioned, Encoded or Embedded.
+
+    z_i that was stored is scaled as CLIP's configuration says, to norm 1 without one.
+    """
     if isinstance(batch, Embedded):
         return Caption(None, batch.pooled, batch.states, batch.mask), batch.z_image
+    if isinstance(batch, Encoded):
+        return jax.lax.stop_gradient(_encoded(clip_cfg, frozen, batch))
     image = from_uint8(batch.image)
     caption = encode_captions(clip_cfg, frozen["clip"], batch.tokens)
     z_image = encode_images(clip_cfg, frozen["clip"], image)
     return jax.lax.stop_gradient((caption, z_image))
+
+
+def _encoded(clip_cfg, frozen, batch):
+    unit = clip_cfg is None or clip_cfg.unit
+    z_image = normalised(batch.z_image) if unit else batch.z_image
+    if batch.tokens is not None:
+        return encode_captions(clip_cfg, frozen["clip"], batch.tokens), z_image
+    pooled = normalised(batch.z_text) if unit else batch.z_text
+    states, mask = jnp.zeros((len(pooled), 0, 0)), jnp.zeros((len(pooled), 0), bool)
+    return Caption(None, pooled, states, mask), z_image
 
 
 def _noising(x_0, given, noise, key):

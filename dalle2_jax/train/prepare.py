@@ -1,6 +1,6 @@
 """What a stage takes from the data before its first step: codes or moments of z_i.
 
-Fitted once, when a run begins, to the first `codes_from` pictures in the run's own
+Fitted once, when a run begins, to the first `codes_from` samples in the run's own
 order, and kept among the parameters: a resumed run finds them in its checkpoint.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from dalle2_jax.prior.autoregressive import with_codes
 from dalle2_jax.shard.mesh import replicated, to_devices
-from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
+from dalle2_jax.train.losses import embed
 
 
 def fit_tables(run, clip_cfg, frozen, params, batches, mesh):
@@ -19,18 +19,18 @@ def fit_tables(run, clip_cfg, frozen, params, batches, mesh):
         run: Run of the stage "autoregressive", or "prior" with model.whiten.
         clip_cfg, frozen: CLIP's configuration and {"clip": parameters}.
         params: first parameters.
-        batches: host batches (Captioned) from the run's first sample on.
+        batches: host batches (Captioned or Encoded) from the run's first sample on.
         mesh: the run's mesh.
     """
 
-    def embed(clip, batch):
-        z_image = encode_images(clip_cfg, clip, from_uint8(batch.image))
-        return z_image, encode_captions(clip_cfg, clip, batch.tokens).pooled
+    def both(frozen, batch):
+        caption, z_image = embed(clip_cfg, frozen, batch)
+        return z_image, caption.pooled
 
-    embed = jax.jit(embed, out_shardings=replicated(mesh))
+    both = jax.jit(both, out_shardings=replicated(mesh))
     count = -(-run.codes_from // run.batch)
     found = [
-        jax.device_get(embed(frozen["clip"], to_devices(mesh, batch)))
+        jax.device_get(both(frozen, to_devices(mesh, batch)))
         for batch, _ in zip(batches, range(count))
     ]
     z_image, z_text = (np.concatenate(z)[: run.codes_from] for z in zip(*found))

@@ -1,0 +1,102 @@
+"""Priors trained from folders of embeddings: what is read, and what must fit."""
+
+from dalle2_jax.components import read_json
+from dalle2_jax.data.embeddings import EmbeddingSource, is_embeddings
+from dalle2_jax.errors import BadInput
+from dalle2_jax.train.embed import ABOUT, clip_digest
+
+PRIORS = ("prior", "autoregressive")
+
+
+def folder_of(data):
+    """The folder of embeddings that --data names, or None for anything else."""
+    one = data[0] if isinstance(data, list | tuple) and len(data) == 1 else data
+    return one if is_embeddings(one) else None
+
+
+def open_embeddings(run, folder):
+    """The source of a prior.
+
+    Raises:
+        BadInput: another stage, another width, or no text that this prior can hear.
+    """
+    if run.stage not in PRIORS:
+        raise BadInput(
+            f"{folder} holds embeddings, from which {' and '.join(PRIORS)} learn; give "
+            f"{run.stage} tar shards with pictures."
+        )
+    source = EmbeddingSource(folder)
+    if source.width != run.model.clip:
+        raise BadInput(
+            f"{source.parts[0].image} holds embeddings of width {source.width}, "
+            f"config.model.clip is {run.model.clip}; set it to the width of the CLIP "
+            "that made them."
+        )
+    if not source.has_captions and (run.model.context or not source.has_text):
+        raise BadInput(
+            f"{folder} holds no captions (metadata/metadata_N.parquet with a column "
+            f"'caption'), of whose tokens this {run.stage} hears "
+            f"{run.model.context}; add them, or train a diffusion prior of the pooled "
+            "text embeddings alone (config.model.context=0)."
+        )
+    return source
+
+
+def without_captions(run, source):
+    """Whether batches hold stored text embeddings, so that CLIP is not needed."""
+    return (
+        isinstance(source, EmbeddingSource)
+        and source.has_text
+        and not run.model.context
+    )
+
+
+def check_clip(source, clip):
+    """Refuses embeddings that this CLIP cannot have made.
+
+    Args:
+        source: EmbeddingSource.
+        clip: Component.
+
+    Raises:
+        BadInput: another width, another CLIP's digest, or unit vectors where this
+            CLIP's stages hear them as they are.
+    """
+    name, folder = source.parts[0].image, source.folder
+    if source.width != clip.cfg.clip:
+        raise BadInput(
+            f"{name} holds embeddings of width {source.width}, the CLIP of --model has "
+            f"{clip.cfg.clip}; give the model that made them."
+        )
+    path = folder / ABOUT
+    if path.is_file():
+        made_by = read_json(path, "write the embeddings again").get("clip")
+        if made_by != clip_digest(clip.params):
+            raise BadInput(
+                f"{path} says that another CLIP made these embeddings (SHA-256 "
+                f"{str(made_by)[:12]}...); write them again with `dalle2 data embed`."
+            )
+    if source.is_unit and not clip.cfg.unit:
+        raise BadInput(
+            f"{name} holds unit vectors, while the stages of this CLIP hear its "
+            "embeddings at their own length (config.json: unit is false); write them "
+            "with `dalle2 data embed`, which keeps the length."
+        )
+
+
+def findings(source, unit):
+    """Sentences on rows that were left out, and on lengths that become 1.
+
+    Args:
+        source: EmbeddingSource.
+        unit: whether the stages of this CLIP hear unit vectors.
+    """
+    if source.problems:
+        counts = ", ".join(f"{reason}: {n}" for reason, n in source.problems.items())
+        yield f"{source.folder}: {len(source)} rows are used, left out are {counts}."
+    if unit and not source.is_unit:
+        low, high = source.norms
+        yield (
+            f"{source.folder}: embeddings have lengths {low:.3g} to {high:.3g}; they "
+            "are scaled to 1."
+        )
