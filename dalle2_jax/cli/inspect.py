@@ -4,18 +4,36 @@ from pathlib import Path
 
 NAME = "inspect"
 HELP = "Say what a run or model directory holds: stage, step, parameters, integrity."
-EXAMPLE = "dalle2 inspect runs/quickstart/model"
+EXAMPLE = (
+    "dalle2 inspect runs/quickstart/model\n"
+    "         dalle2 inspect runs/decoder --verify\n"
+    "         diff <(dalle2 inspect runs/a --digest) <(dalle2 inspect runs/b --digest)"
+)
 
 
 def add_arguments(parser):
     """The flags of `dalle2 inspect`."""
     parser.add_argument("path", type=Path, help="run directory or model directory")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every leaf and file of every checkpoint of a run; exit 1 and name "
+        "those that are not what was written",
+    )
+    parser.add_argument(
+        "--digest",
+        action="store_true",
+        help="one line for the newest checkpoint of a run: equal lines, equal state "
+        "(parameters, EMA, optimizer, data position)",
+    )
 
 
 def run(args):
-    """Prints a description; needs neither jax nor a device."""
+    """Prints a description; needs no device, and jax only to verify."""
     from dalle2_jax.errors import BadInput
 
+    if args.verify or args.digest:
+        return check(args.path, args.verify, args.digest)
     if (args.path / "dalle2.json").is_file():
         return describe_model(args.path)
     if (args.path / "config.json").is_file():
@@ -73,6 +91,40 @@ def describe_run(folder):
         last = json.loads(lines[-1])
         shown = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step")
         print(f"  step {last['step']}: {shown}")
+
+
+def check(folder, verify, digest):
+    """Verifies every checkpoint of a run, prints the digest of the newest.
+
+    Raises:
+        BadInput: no run directory, or no checkpoint.
+        Failed: a checkpoint is damaged.
+    """
+    import os
+
+    from dalle2_jax.errors import BadInput, Failed
+
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{folder} is no run directory: it holds no config.json.")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # training may have the accelerator
+    from dalle2_jax.cli.machine import start_jax
+
+    start_jax()
+    from dalle2_jax.train.verify import digests, problems, steps_of
+
+    if verify:
+        found = {s: problems(folder / "checkpoints" / str(s)) for s in steps_of(folder)}
+        for step, lines in found.items():
+            print(f"checkpoint {step}: {'damaged' if lines else 'intact'}")
+            print("".join(f"  {line}\n" for line in lines), end="")
+        damaged = [step for step, lines in found.items() if lines]
+        if damaged:
+            raise Failed(
+                f"{folder}: checkpoints {damaged} are damaged; training goes on from "
+                "the newest intact one and moves newer ones to damaged/."
+            )
+    if digest:
+        print(" ".join(f"{name} {value}" for name, value in digests(folder).items()))
 
 
 def read(path):

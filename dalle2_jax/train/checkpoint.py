@@ -2,7 +2,7 @@
 
 checkpoints/<step>/ holds the items `state` (all of a state but its EMA), `ema`, `data`
 (where the data goes on) and `meta` (configuration, versions, fingerprints), and
-`files.json`, a digest of every file, written once the rest is committed.
+`files.json`, a digest of every file, committed with them.
 
 orbax commits a checkpoint whole or not at all, but restores a flipped bit without a
 word. So a restore that does not reproduce the fingerprints is refused, on every process
@@ -31,6 +31,7 @@ ITEMS = ("state", "ema", "data", "meta")
 LAYOUT = 2
 PACKAGES = ("dalle2_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 SEAL = "files.json"
+UNSEALED = (SEAL, "commit_success.txt", "_CHECKPOINT_METADATA")  # by the commit itself
 DELETED = "deleted"
 
 
@@ -52,12 +53,12 @@ class Checkpoints:
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
             todelete_subdir=DELETED,  # a rename: no half of a checkpoint ever stays
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._committed),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         self.manager = ocp.CheckpointManager(
             self.folder, item_names=ITEMS, options=options
         )
-        self._committed()
+        self._empty()
 
     def save(self, state, position, run):
         """Starts writing a state; a failure shows here, at the next save or at close.
@@ -123,6 +124,7 @@ class Checkpoints:
             self._guarded(self.manager.wait_until_finished)
         finally:
             self.manager.close()
+            self._empty()
 
     def _read(self, step, like):
         """(None, (state, position)) or (what is wrong, None), the same everywhere."""
@@ -158,12 +160,15 @@ class Checkpoints:
             barrier("damaged checkpoints set aside")
             self.manager.reload()
 
-    def _committed(self):
-        """Digests the files of what was committed; empties what was deleted."""
+    def _seal(self):
+        """Lists the digests of a checkpoint's files, just before it is committed."""
+        for folder in self.folder.glob(f"[0-9]*{ocp.utils.TMP_DIR_SUFFIX}*"):
+            files = file_digests(folder)
+            write_json(folder / SEAL, {**files, SEAL: digest(files)})
+
+    def _empty(self):
+        """Removes what orbax has put away as no longer kept."""
         if is_first():
-            for folder in self.folder.glob("[0-9]*"):
-                if folder.name.isdigit() and not (folder / SEAL).exists():
-                    write_json(folder / SEAL, file_digests(folder))
             shutil.rmtree(self.folder / DELETED, ignore_errors=True)
 
     def _guarded(self, call):
@@ -216,13 +221,13 @@ def checked_notes(meta, data):
 
 
 def file_digests(folder):
-    """{"state/d/abc": 32 hexadecimal digits} of every file but the list itself."""
+    """{"state/d/abc": 32 hexadecimal digits} of every file of a checkpoint."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in (SEAL, f".{SEAL}.new"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in UNSEALED:
             with path.open("rb") as file:
-                sum_ = hashlib.file_digest(file, _blake).hexdigest()
-            found[path.relative_to(folder).as_posix()] = sum_
+                found[name] = hashlib.file_digest(file, _blake).hexdigest()
     return found
 
 
