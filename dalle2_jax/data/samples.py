@@ -92,6 +92,9 @@ class Workers:
             Failed: a worker died.
         """
         slot = self.free.get()
+        if slot is None:
+            self.free.put(None)
+            raise Failed("The processes that decode pictures have been ended.")
         try:
             chunk = max(1, min(MOST_CHUNK, -(-len(records) // self.count)))
             starts = range(0, len(records), chunk)
@@ -112,6 +115,9 @@ class Workers:
 
     def close(self):
         """Ends the processes and gives the shared memory back."""
+        for _ in range(SLOTS):
+            self.free.get()
+        self.free.put(None)
         self.pool.shutdown(cancel_futures=True)
         del self.pixels
         self.block.close()

@@ -7,11 +7,9 @@ A remote shard's index is looked for beside it and kept in the cache folder;
 """
 
 import hashlib
-import io
 import json
 import os
 import secrets
-import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import NamedTuple
 
 import fsspec
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from dalle2_jax.data.tar_members import contents_of
 from dalle2_jax.errors import BadInput
@@ -28,7 +28,9 @@ PICTURES = ("jpg", "jpeg", "png", "webp")
 ABSENT = (-1, 0)
 MOST_FIELDS = 64
 WRITE = 0o222  # permission bits
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+STRINGS = ("keys", "names", "kinds")
+ARRAYS = ("captioned", "fields", "others")
+DAMAGED = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
 class ShardIndex(NamedTuple):
@@ -156,21 +158,39 @@ def _load(place, stamp):
     """An index that was saved for this stamp, else None."""
     try:
         with fsspec.open(str(place), "rb") as file:
-            held = io.BytesIO(file.read())
-        with np.load(held, allow_pickle=False) as saved:
-            if str(saved["stamp"]) != stamp:
-                return None
-            arrays = [saved[name] for name in ShardIndex._fields[:-1]]
-            return ShardIndex(*arrays, json.loads(str(saved["problems"])))
+            saved = load(file.read())
+        about = json.loads(saved.pop("about").tobytes())
+        if about["stamp"] != stamp or about["check"] != _check(saved):
+            return None
     except DAMAGED:
         return None
+    pictures, texts, metas = np.moveaxis(saved["spans"], 1, 0)
+    strings = {name: np.array(about[name], np.str_) for name in STRINGS}
+    arrays = {name: saved[name] for name in ARRAYS}
+    return ShardIndex(
+        pictures=pictures,
+        texts=texts,
+        metas=metas,
+        problems=about["problems"],
+        **strings,
+        **arrays,
+    )
+
+
+def _check(arrays):
+    """A sum over the bytes of arrays by name."""
+    return zlib.crc32(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
 
 
 def _packed(stamp, index):
-    held = io.BytesIO()
-    arrays = index._asdict() | {"problems": json.dumps(index.problems)}
-    np.savez(held, stamp=stamp, **arrays)
-    return held.getvalue()
+    """The bytes of an index file: safetensors, with a JSON text among the arrays."""
+    spans = np.stack([index.pictures, index.texts, index.metas], axis=1)
+    arrays = {name: getattr(index, name) for name in ARRAYS} | {"spans": spans}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    about = {name: getattr(index, name).tolist() for name in STRINGS}
+    about |= {"stamp": stamp, "problems": index.problems, "check": _check(arrays)}
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    return save({**arrays, "about": text})
 
 
 def _save(place, stamp, index):
