@@ -86,18 +86,36 @@ def replicated(mesh):
 
 
 def to_devices(mesh, local):
-    """A global batch from the part that this process has read.
+    """A global batch from the rows that this process has read.
 
     Args:
         mesh: the run's mesh.
-        local: tree of NumPy arrays [batch / processes, ...].
+        local: tree of NumPy arrays [rows, ...], the `local_rows` of a batch.
 
     Returns:
         The same tree of global arrays [batch, ...].
     """
-    layout = batch_sharding(mesh)
-    put = jax.make_array_from_process_local_data
-    return jax.tree.map(lambda x: put(layout, np.asarray(x)), local)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    mine = local_rows(mesh, parts)
+
+    def one(x):
+        each = len(x) // len(mine)
+
+        def part(index):
+            number = (index[0].start or 0) // each
+            first = mine.index(number) * each
+            return x[first : first + each]
+
+        shape = (each * parts, *x.shape[1:])
+        return jax.make_array_from_callback(shape, batch_sharding(mesh), part)
+
+    return jax.tree.map(lambda x: one(np.asarray(x)), local)
+
+
+def local_rows(mesh, batch):
+    """The rows of a global batch that this process's devices hold, ascending."""
+    held = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+    return sorted({row for (part,) in held for row in range(*part.indices(batch))})
 
 
 def check_batch(mesh, batch):

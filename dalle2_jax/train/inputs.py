@@ -5,12 +5,13 @@ import logging
 import jax
 
 from dalle2_jax.components import load_component
-from dalle2_jax.data.batches import captioned_batches, rows_of
+from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.embeddings import EmbeddingSource, embedding_batches
 from dalle2_jax.data.sources import open_shards, shapes_folder, shapes_named
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.data.write_shapes import make_shapes
 from dalle2_jax.errors import BadInput
+from dalle2_jax.shard.mesh import local_rows, make_mesh
 from dalle2_jax.shard.processes import barrier, is_first, spread
 from dalle2_jax.shard.rules import shardings
 from dalle2_jax.train.embedded import (
@@ -116,7 +117,7 @@ def open_batches(run, source, tokenizer, position, log=None):
             run.batch,
             run.seed,
             start=position,
-            rows=rows_of(run.batch, *_share()),
+            rows=local_rows(make_mesh(run.mesh), run.batch),
         )
     return captioned_batches(
         source,
@@ -125,6 +126,6 @@ def open_batches(run, source, tokenizer, position, log=None):
         run.batch,
         run.seed,
         start=position,
-        rows=rows_of(run.batch, *_share()),
+        rows=local_rows(make_mesh(run.mesh), run.batch),
         log=log,
     )
