@@ -22,6 +22,7 @@ BARRIER_SECONDS = 3600
 ASKED = ("DALLE2_COORDINATOR", "DALLE2_NUM_PROCESSES", "DALLE2_PROCESS_ID")
 FLAGS = ("--coordinator", "--num-processes", "--process-id")
 ALONE = f"--num-processes 1 ({ASKED[1]}=1) runs as one process"
+NO_TPU = "TPU_SKIP_MDS_QUERY"  # set by jax where there are no TPUs to ask about
 NUMBER = itertools.count()
 
 
@@ -113,8 +114,10 @@ def start_processes(coordinator=None, count=None, index=None):
     name = detect(os.environ)
     if name == "Slurm":
         _see_every_device(os.environ)
-    if not _join() and name is None:
+    if name is None and (NO_TPU in os.environ or not _join()):
         return Place("one process", 0, 1, None)
+    if name:
+        _join()
     if not jax.distributed.is_initialized():
         raise BadInput(
             f"{name} variables are set ({_listed(CLUSTERS[name].marks)}) and jax found "
