@@ -17,6 +17,19 @@ def add_verbs(verbs):
     embed_verb.add_argument("--batch", type=int, default=256, help="pictures at a time")
     add_process_flags(embed_verb)
     embed_verb.set_defaults(call=embed)
+    pca = verbs.add_parser(
+        "fit-pca", help="fit an autoregressive prior's codes to embeddings"
+    )
+    pca.add_argument("--embeddings", required=True, type=Path, metavar="DIR")
+    pca.add_argument("--model", required=True, type=Path, metavar="DIR")
+    pca.add_argument("--to", required=True, type=Path, metavar="FILE.safetensors")
+    pca.add_argument("--components", type=int, default=319, help="kept (paper: 319)")
+    pca.add_argument("--buckets", type=int, default=1024, help="of each component")
+    pca.add_argument("--dots", type=int, default=1024, help="buckets of z_i . z_t")
+    pca.add_argument(
+        "--sample", type=int, default=200_000, help="rows that bound the buckets"
+    )
+    pca.set_defaults(call=fit_pca)
 
 
 def embed(args):
@@ -40,6 +53,42 @@ def embed(args):
         f"{args.to}: {rows} samples of {len(done)} shards, width {clip.cfg.clip}, "
         f"{args.dtype}; {left_out} left out"
     )
+
+
+def fit_pca(args):
+    """Writes the tables that `--config.codes=FILE` begins from; prints what they keep.
+
+    The whitening of Karlo's prior is in the same file.
+    """
+    from dalle2_jax.cli.machine import start_jax
+
+    start_jax()
+    from dalle2_jax.components import load_component
+    from dalle2_jax.data.embeddings import EmbeddingSource
+    from dalle2_jax.train.embed import clip_digest
+    from dalle2_jax.train.embedded import check_clip
+    from dalle2_jax.train.pca import Sizes, fit_file, save_tables
+
+    source, clip = EmbeddingSource(args.embeddings), load_component(args.model, "clip")
+    check_clip(source, clip)
+    sizes = Sizes(args.components, args.buckets, args.dots, args.sample)
+    digest = clip_digest(clip.params)
+    tables, about = fit_file(source, clip.cfg.unit, sizes, digest)
+    save_tables(args.to, tables, about)
+    _say_shares(tables["codes_share"], source.width)
+    print(
+        f"{args.to}: {args.components} of {source.width} components, fitted to "
+        f"{about['rows']} embeddings, explain {100 * about['explained']:.2f} % of the "
+        f"variance; with {args.buckets} buckets {100 * about['lost']:.3f} % is lost"
+    )
+
+
+def _say_shares(share, width):
+    """The variance that the first 1, 2, 4, ... components explain."""
+    count = 1
+    while count <= len(share):
+        print(f"  {count:5d} of {width}  {100 * share[:count].sum():6.2f} %")
+        count *= 2
 
 
 def _progress():

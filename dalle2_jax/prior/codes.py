@@ -42,13 +42,26 @@ def fit_codes(z, count=319, buckets=1024):
         BadInput: too few embeddings, or more components than dimensions.
     """
     z = np.asarray(z, np.float64)
+    return codes_of_moments(z.mean(0), np.cov(z.T), z, count, buckets)
+
+
+def codes_of_moments(mean, covariance, z, count, buckets):
+    """The codes of embeddings of which moments and a sample are known.
+
+    Args:
+        mean, covariance: float64 [clip] and [clip, clip], of all.
+        z: float64 [m, clip], m > count, whose quantiles bound the buckets.
+        count, buckets: as in `fit_codes`.
+
+    Raises:
+        BadInput: as `fit_codes`.
+    """
     if not count <= z.shape[1] or len(z) <= count:
         raise BadInput(
             f"{count} components cannot be fitted to {len(z)} embeddings of width "
             f"{z.shape[1]}; take fewer, or more embeddings (config.codes_from)."
         )
-    mean = z.mean(0)
-    variances, vectors = np.linalg.eigh(np.cov(z.T))
+    variances, vectors = np.linalg.eigh(covariance)
     axes = vectors.T[::-1][:count]
     share = variances[::-1][:count] / variances.sum()
     largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1)

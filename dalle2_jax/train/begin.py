@@ -17,6 +17,7 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.processes import is_first
 from dalle2_jax.train.inputs import open_batches
 from dalle2_jax.train.losses import LOSSES
+from dalle2_jax.train.pca import with_tables
 from dalle2_jax.train.prepare import fit_tables
 from dalle2_jax.train.run import as_dict, difference, run_from
 from dalle2_jax.train.state import create_state, fresh_state, state_layout
@@ -81,6 +82,8 @@ def prepared(run, job, work, params, mesh):
     """What a fresh run starts from: another component, or what the data give."""
     if job.init is not None:
         return inherited(run, job.init)
+    if run.codes:
+        return with_tables(run, params)
     if not run.codes_from:
         return params
     batches = open_batches(run, work.source, work.tokenizer, 0)

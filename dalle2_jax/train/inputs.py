@@ -14,6 +14,7 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import local_rows, make_mesh
 from dalle2_jax.shard.processes import barrier, is_first, spread
 from dalle2_jax.shard.rules import shardings
+from dalle2_jax.train.embed import clip_digest
 from dalle2_jax.train.embedded import (
     check_clip,
     findings,
@@ -21,6 +22,7 @@ from dalle2_jax.train.embedded import (
     open_embeddings,
     without_captions,
 )
+from dalle2_jax.train.pca import check_tables
 
 
 def open_source(run, job):
@@ -95,6 +97,8 @@ def borrow_clip(run, job, mesh, source=None):
         return None, {}
     clip = load_component(job.model, "clip")
     params = clip.params
+    if run.codes:
+        check_tables(run.codes, clip_digest(params))
     if isinstance(source, EmbeddingSource):
         check_clip(source, clip)
         _tell(findings(source, clip.cfg.unit))

@@ -130,7 +130,8 @@ class Run:
     mesh: MeshConfig = MeshConfig()
     guard: Guard = Guard()
     vocab: int = 0  # CLIP only: size of a vocabulary to train where none is given
-    codes_from: int = 0  # priors: pictures that codes or whitening are fitted to
+    codes: str = ""  # priors: codes or whitening, a file of `dalle2 data fit-pca`
+    codes_from: int = 0  # else the pictures that they are fitted to
     seed: int = 0
     log_every: int = 100
     save_every: int = 1000
@@ -162,19 +163,28 @@ def run_from(config):
         raise BadInput(
             f"config.noise is missing; the {stage} stage is a diffusion model."
         )
-    if stage == "autoregressive" and run.codes_from <= run.model.codes:
+    _check_codes(run)
+    return run
+
+
+def _check_codes(run):
+    """Refuses a prior without its codes or whitening, or another stage with them."""
+    fitted = run.stage == "autoregressive"
+    fitted = fitted or run.stage == "prior" and run.model.whiten
+    if fitted and run.codes:
+        return
+    if run.codes or fitted != (run.codes_from > 0):
+        name = "codes" if run.codes else "codes_from"
+        raise BadInput(
+            f"config.{name} is {getattr(run, name)!r}; it must be "
+            f"{'positive' if fitted else 'left out'} for this {run.stage}: only codes "
+            "and whitening are fitted to pictures."
+        )
+    if run.stage == "autoregressive" and run.codes_from <= run.model.codes:
         raise BadInput(
             f"config.codes_from is {run.codes_from}; the autoregressive stage fits its "
             f"{run.model.codes} components to that many pictures, take many more."
         )
-    fitted = stage == "autoregressive" or stage == "prior" and run.model.whiten
-    if fitted != (run.codes_from > 0):
-        raise BadInput(
-            f"config.codes_from is {run.codes_from}; it must be "
-            f"{'positive' if fitted else '0'} for this {stage}: only codes and "
-            "whitening are fitted to pictures."
-        )
-    return run
 
 
 def as_dict(run):
