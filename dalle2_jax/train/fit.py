@@ -107,7 +107,8 @@ def open_work(run, job):
     tokenizer = obtain_tokenizer(run, job, source)
     clip_cfg, frozen = borrow_clip(run, job, mesh, source)
     tx = optimizer(run.optim, run.steps)
-    checkpoints = Checkpoints((job.workdir / "checkpoints").resolve(), run.keep)
+    folder = (job.workdir / "checkpoints").resolve()
+    checkpoints = Checkpoints(folder, run.keep, run.keep_every)
     return Work(mesh, source, tokenizer, clip_cfg, frozen, tx, checkpoints)
 
 

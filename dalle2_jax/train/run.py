@@ -26,6 +26,7 @@ FREE = (
     "save_every",
     "sample_every",
     "keep",
+    "keep_every",
     "mesh",
     "sampling",
     "accumulate",
@@ -136,7 +137,8 @@ class Run:
     log_every: int = 100
     save_every: int = 1000
     sample_every: int = 0
-    keep: int = 3  # checkpoints
+    keep: int = 3  # newest checkpoints
+    keep_every: int = 0  # and those of steps that it divides; 0: none
 
 
 def run_from(config):
