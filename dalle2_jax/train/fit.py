@@ -22,8 +22,8 @@ from dalle2_jax.train.inputs import (
     borrow_clip,
     obtain_tokenizer,
     open_batches,
-    skip_log,
     open_source,
+    skip_log,
 )
 from dalle2_jax.train.ledger import FILE, Astray, Ledger, append, position_at, returns
 from dalle2_jax.train.loop import Stop, train

@@ -59,13 +59,12 @@ class Loss:
     """A stage's loss; called, it is (params, frozen, batch, key) -> (scalar, metrics).
 
     prepare: (frozen, batch, key) -> tree of arrays [b, ...], randomness included.
-    score: (params, shown, key) -> (scalar, metrics), the scalar a mean over examples
-    where `separable`; metrics are scalars, or arrays [b] with a value per example.
+    score: (params, shown, key) -> (scalar, metrics); metrics are scalars, or arrays [b]
+    with a value per example. The scalar is a mean over examples, but CLIP's.
     """
 
     prepare: Callable
     score: Callable
-    separable: bool = True  # False: examples are compared with each other
 
     def __call__(self, params, frozen, batch, key):
         """The whole loss of one batch."""
@@ -92,7 +91,7 @@ def clip_loss(run, clip_cfg):
         z = Clip(run.model).apply({"params": params}, *shown)
         return contrastive_loss(*z, axis)
 
-    return Loss(prepare, score, separable=False)
+    return Loss(prepare, score)
 
 
 def noised_clip_loss(run, clip_cfg):
@@ -114,7 +113,7 @@ def noised_clip_loss(run, clip_cfg):
         z = apply({"params": params}, x_t, shown.t, shown.given)
         return contrastive_loss(*z, axis)
 
-    return Loss(prepare, score, separable=False)
+    return Loss(prepare, score)
 
 
 def prior_loss(run, clip_cfg):

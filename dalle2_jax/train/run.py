@@ -20,6 +20,7 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig
 from dalle2_jax.unclip import Sampling
 
+CONTRASTIVE = ("clip", "noised_clip")  # stages whose loss compares examples
 # What may change between a run and its resumption.
 FREE = (
     "log_every",
@@ -161,6 +162,12 @@ def run_from(config):
     for name in ("batch", "steps", "accumulate", "log_every", "save_every"):
         if getattr(run, name) <= 0:
             raise BadInput(f"config.{name} must be positive, not {getattr(run, name)}.")
+    if run.accumulate > 1 and (stage in CONTRASTIVE or run.optim.sam_rho):
+        raise BadInput(
+            f"config.accumulate is {run.accumulate}, but the {stage} stage compares "
+            "all examples of a batch, which microbatches cannot: set it to 1 and take "
+            "more devices, config.model's remat, or a smaller config.batch."
+        )
     if stage not in ("clip", "autoregressive") and run.noise is None:
         raise BadInput(
             f"config.noise is missing; the {stage} stage is a diffusion model."
