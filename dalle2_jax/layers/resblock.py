@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dalle2_jax.layers.place import along_batch
+
 
 class GroupNorm(nn.Module):
     """GroupNorm over the last axis, epsilon 1e-5, float32 inside and out."""
@@ -74,7 +76,7 @@ class ResBlock(nn.Module):
         h = conv(self.features, self.dtype, "conv_2", zero=True)(h.astype(self.dtype))
         if x.shape[-1] != self.features:
             x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="skip")(x)
-        return x + h
+        return along_batch(x + h)
 
     def _with_time(self, h, time):
         norm = GroupNorm(self.groups, name="norm_2")

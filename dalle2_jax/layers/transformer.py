@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dalle2_jax.layers.attention import SelfAttention, residual_init
+from dalle2_jax.layers.place import along_batch, placed
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -76,7 +77,7 @@ class Block(nn.Module):
         x = x + attention(LayerNorm(name="norm_1")(x).astype(cfg.dtype), mask)
         mlp = Mlp(cfg, name="mlp")
         x = x + mlp(LayerNorm(name="norm_2")(x).astype(cfg.dtype))
-        return x, None
+        return along_batch(x), None
 
 
 def transformer(cfg, x, mask=None):
@@ -85,7 +86,8 @@ def transformer(cfg, x, mask=None):
     x [b, n, d]; mask broadcasts to [b, h, n, n]. Every leaf of "layers" has the depth
     as its first axis. Returns [b, n, d] in the compute dtype, without a final norm.
     """
-    block = nn.remat(Block, prevent_cse=False) if cfg.remat else Block
+    block = placed(Block, cfg.dtype)
+    block = nn.remat(block, prevent_cse=False) if cfg.remat else block
     stack = nn.scan(
         block,
         variable_axes={"params": 0},
@@ -94,4 +96,5 @@ def transformer(cfg, x, mask=None):
         length=cfg.depth,
         unroll=cfg.depth if cfg.depth <= UNROLLED else 1,
     )
-    return stack(cfg, name="layers")(x.astype(cfg.dtype), mask)[0]
+    x = along_batch(x.astype(cfg.dtype))
+    return stack(cfg, name="layers")(x, mask)[0]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.attention import attend, heads_of
 from dalle2_jax.layers.embeddings import TimeEmbedding, depth_to_space, space_to_depth
+from dalle2_jax.layers.place import along_batch, placed
 from dalle2_jax.layers.resblock import GroupNorm, ResBlock, conv, double
 
 
@@ -91,12 +92,13 @@ class SpatialAttention(nn.Module):
         h = attend(q, k, v, mask).reshape(x.shape)
         zeros = nn.initializers.zeros
         out = nn.Dense(width, dtype=cfg.dtype, kernel_init=zeros, name="out")
-        return x + out(h)
+        return along_batch(x + out(h))
 
 
 def _block(cfg, level, name, resize="same"):
     """A ResBlock of a level, rematerialised where the config says so."""
-    kind = nn.remat(ResBlock, static_argnums=(3,)) if cfg.remat else ResBlock
+    kind = placed(ResBlock, cfg.dtype)
+    kind = nn.remat(kind, static_argnums=(3,)) if cfg.remat else kind
     return kind(
         cfg.width(level),
         resize=resize,
@@ -109,7 +111,8 @@ def _block(cfg, level, name, resize="same"):
 
 
 def _attention(cfg, name):
-    kind = nn.remat(SpatialAttention) if cfg.remat else SpatialAttention
+    kind = placed(SpatialAttention, cfg.dtype)
+    kind = nn.remat(kind) if cfg.remat else kind
     return kind(cfg, name=name)
 
 
@@ -213,9 +216,9 @@ class UNet(nn.Module):
             time = time + nn.Embed(cfg.classes, width, name="label")(label)
         if embedding is not None:
             time = time + embedding
-        time = jax.nn.silu(time)
+        time = along_batch(jax.nn.silu(time))
         x = space_to_depth(x, cfg.patch) if cfg.patch > 1 else x
-        x = conv(cfg.width(0), cfg.dtype, "stem")(x.astype(cfg.dtype))
+        x = along_batch(conv(cfg.width(0), cfg.dtype, "stem")(x.astype(cfg.dtype)))
         skips = [x]
         levels = range(len(cfg.multiples))
         for level in levels:

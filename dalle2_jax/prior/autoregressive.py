@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dalle2_jax.layers.attention import attend, heads_of, residual_init
+from dalle2_jax.layers.place import along_batch, placed
 from dalle2_jax.layers.transformer import (
     UNROLLED,
     LayerNorm,
@@ -169,7 +170,7 @@ class CachedBlock(nn.Module):
         )
         x = x + y
         norm = LayerNorm(name="norm_2")(x).astype(cfg.dtype)
-        return x + Mlp(cfg, name="mlp")(norm), cache
+        return along_batch(x + Mlp(cfg, name="mlp")(norm)), cache
 
 
 class CachedAttention(nn.Module):
@@ -214,7 +215,8 @@ class Autoregressive(nn.Module):
         self.dots = nn.Embed(cfg.dots + 1, width, embedding_init=_SMALL)
         self.tokens = nn.Embed(cfg.buckets, width, embedding_init=_SMALL)
         self.positions = self.param("positions", _SMALL, (cfg.codes + 1, width))
-        block = nn.remat(CachedBlock, prevent_cse=False) if stack.remat else CachedBlock
+        block = placed(CachedBlock, stack.dtype)
+        block = nn.remat(block, prevent_cse=False) if stack.remat else block
         self.layers = nn.scan(
             block,
             variable_axes={"params": 0},

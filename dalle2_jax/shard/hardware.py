@@ -7,9 +7,10 @@ class Chip(NamedTuple):
     """One chip.
 
     kinds: the device kinds that jax reports, exact; peak: dense bfloat16 flop/s; hbm:
-    bytes; hbm_bandwidth: bytes/s; ici: bytes/s that it sends to its neighbours over all
-    links together (NVLink for GPUs); devices: jax devices per chip in a compile-only
-    topology, each with its share of the above.
+    bytes (of TPUs: that the compiler gives to programs); hbm_bandwidth: bytes/s; ici:
+    bytes/s that it sends to its neighbours over all links together (NVLink for GPUs);
+    devices: jax devices per chip in a compile-only topology, each with its share of the
+    above.
     """
 
     kinds: tuple
@@ -21,10 +22,10 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-    "v4": Chip(("TPU v4",), 275e12, 32 * 2**30, 1.2e12, 6 * 45e9, 2),
-    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 197e12, 16 * 2**30, 0.82e12, 4 * 45e9),
-    "v5p": Chip(("TPU v5", "TPU v5p"), 459e12, 95 * 2**30, 2.77e12, 6 * 90e9),
-    "v6e": Chip(("TPU v6 lite", "TPU v6e"), 918e12, 32 * 2**30, 1.64e12, 4 * 90e9),
+    "v4": Chip(("TPU v4",), 275e12, 31.25 * 2**30, 1.2e12, 6 * 45e9, 2),
+    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 197e12, 15.75 * 2**30, 0.82e12, 4 * 45e9),
+    "v5p": Chip(("TPU v5", "TPU v5p"), 459e12, 95.74 * 2**30, 2.77e12, 6 * 90e9),
+    "v6e": Chip(("TPU v6 lite", "TPU v6e"), 918e12, 31.25 * 2**30, 1.64e12, 4 * 90e9),
     "a100": Chip(
         (
             "NVIDIA A100-SXM4-80GB",

@@ -4,6 +4,8 @@ import jax
 import optax
 
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.place import Placement, placing
+from dalle2_jax.shard.gather import outside_blocks, placement_on, scattered
 from dalle2_jax.shard.mesh import batch_sharding, replicated
 from dalle2_jax.train.accumulate import accumulated
 from dalle2_jax.train.guard import judge, unless
@@ -87,7 +89,7 @@ def jit_step(state, mesh, *, loss, tx, optim, guard=USUAL, accumulate=1):
     whole = replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(layout, whole, batch_sharding(mesh), whole),
+        in_shardings=(layout, None, batch_sharding(mesh), whole),
         out_shardings=(layout, whole),
         donate_argnums=0,
     )
@@ -95,9 +97,23 @@ def jit_step(state, mesh, *, loss, tx, optim, guard=USUAL, accumulate=1):
 
 def gradient_of(loss, optim, accumulate, mesh):
     """(params, frozen, batch, key) -> ((scalar, metrics), gradient), as Optim says."""
-    if accumulate > 1:
-        return accumulated(loss, accumulate, mesh)
-    return gradient(loss, Sam(optim.sam_rho, optim.sam_group), mesh)
+    if optim.sam_rho:  # every group of examples has its own copy of the weights
+        return gradient(loss, Sam(optim.sam_rho, optim.sam_group), mesh)
+    many = accumulate > 1
+    grad = accumulated(loss, accumulate, mesh) if many else gradient(loss)
+    return grad if mesh.size == 1 else gathering(grad, mesh)
+
+
+def gathering(grad, mesh):
+    """The same gradient with the weights of every block gathered as it uses them."""
+
+    def on_mesh(params, frozen, batch, key):
+        with placing(Placement(*placement_on(mesh))):
+            params, frozen = (outside_blocks(mesh, tree) for tree in (params, frozen))
+            found, grads = grad(params, frozen, batch, key)
+        return found, scattered(mesh, grads)
+
+    return on_mesh
 
 
 def _refuse_statistics(params):
