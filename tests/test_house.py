@@ -17,6 +17,7 @@ ROWS = [  # a row may import the rows above it; folders of one row never each ot
     {"unclip", "convert"},
     {"manipulate"},
     {"probe", "evaluate", "train"},
+    {"plan"},
     {"cli"},
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

@@ -13,6 +13,7 @@ from dalle2_jax.errors import BadInput, Failed, Preempted
 VERBS = (
     "quickstart",
     "train",
+    "plan",
     "sample",
     "evaluate",
     "data",
@@ -24,6 +25,7 @@ VERBS = (
     "export",
 )
 FILES = {"import": "import_weights", "export": "export_weights"}  # else as the verb
+CONFIGURED = ("train", "plan")  # take --config.NAME=VALUE
 EXIT = {BadInput: 2, Failed: 1, Preempted: 75}
 
 
@@ -69,7 +71,7 @@ def main(argv=None):
     args, extra = top.parse_known_args(argv)
     args.overrides = [text for text in extra if text.startswith("--config.")]
     unknown = [text for text in extra if text not in args.overrides]
-    if unknown or args.overrides and args.verb != "train":
+    if unknown or args.overrides and args.verb not in CONFIGURED:
         top.error(f"unrecognized arguments: {' '.join(unknown or args.overrides)}")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)

@@ -1,0 +1,151 @@
+"""Compiles a run's real train step for a topology and says what it needs there."""
+
+import re
+import resource
+import time
+from typing import Any, NamedTuple
+
+import jax
+
+from dalle2_jax.plan.hlo import collectives
+from dalle2_jax.plan.program import program_of, without_remat
+from dalle2_jax.plan.traffic import Traffic, compute_width, traffic
+from dalle2_jax.shard.flops import flops_of
+from dalle2_jax.shard.hardware import CHIPS
+
+
+class Memory(NamedTuple):
+    """Bytes per device; output: what is not written over donated arguments.
+
+    limit: what a program may use, None where that is not known; reason: the compiler's
+    words where it refused the program as too large.
+    """
+
+    arguments: int
+    temporaries: int
+    output: int
+    code: int
+    limit: float | None
+    reason: str = ""
+
+    @property
+    def total(self):
+        """All that is held at once."""
+        return self.arguments + self.temporaries + self.output + self.code
+
+    @property
+    def fits(self):
+        """Whether it does, as far as is known."""
+        return not self.reason and (self.limit is None or self.total <= self.limit)
+
+
+class Plan(NamedTuple):
+    """What a run needs on a topology.
+
+    chip: name in CHIPS or "cpu"; parameters: (trained, frozen); flops: of one step on
+    all devices, as written; model_flops: the same without rematerialisation; traffic:
+    None where the program was refused; seconds, host_bytes: what planning took; blocks:
+    distinct blocks compiled on their own, 0 for a step compiled whole.
+    """
+
+    run: Any
+    topology: str
+    chip: str
+    devices: int
+    mesh: dict
+    parameters: tuple
+    memory: Memory
+    flops: float
+    model_flops: float
+    traffic: Traffic | None
+    seconds: float
+    host_bytes: int
+    blocks: int = 0
+
+
+def plan(run, clip_cfg, topology, chip, devices):
+    """The plan of a run; compiles its step whole.
+
+    Args:
+        run: Run.
+        clip_cfg: ClipConfig of the frozen CLIP.
+        topology: its name.
+        chip: name in CHIPS, or "cpu".
+        devices: jax devices.
+
+    Raises:
+        BadInput: run, CLIP and devices do not fit each other.
+    """
+    began = time.monotonic()
+    program = program_of(run, clip_cfg, devices)
+    limit = limit_of(chip)
+    try:
+        compiled = program.step.lower(*program.shapes).compile()
+        memory = memory_of(compiled, limit)
+        found = collectives(compiled.as_text(), len(devices))
+        sent = traffic(found, program, compute_width(run))
+    except jax.errors.JaxRuntimeError as error:
+        memory, sent = refused(error, program, limit), None
+    plain = program_of(without_remat(run), clip_cfg, devices)
+    return Plan(
+        run=run,
+        topology=topology,
+        chip=chip,
+        devices=len(devices),
+        mesh=dict(program.mesh.shape),
+        parameters=tuple(map(parameter_count, program.parameters)),
+        memory=memory,
+        flops=flops_of(program.step, *program.shapes),
+        model_flops=flops_of(plain.step, *plain.shapes),
+        traffic=sent,
+        seconds=time.monotonic() - began,
+        host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def limit_of(chip):
+    """Bytes that a program may use on a device of a compile-only topology, or None."""
+    return CHIPS[chip].hbm / CHIPS[chip].devices if chip in CHIPS else None
+
+
+def memory_of(compiled, limit):
+    """Memory of a compiled program."""
+    found = compiled.memory_analysis()
+    return Memory(
+        found.argument_size_in_bytes,
+        found.temp_size_in_bytes,
+        found.output_size_in_bytes - found.alias_size_in_bytes,
+        found.generated_code_size_in_bytes,
+        limit,
+    )
+
+
+def refused(error, program, limit):
+    """Memory of a program that the compiler calls too large.
+
+    Raises:
+        error: it is about something else.
+    """
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
+    reason = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
+    size = re.search(r"temporaries \(([\d.]+)([KMGT])\)", reason)
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    temporaries = int(float(size[1]) * units[size[2]]) if size else 0
+    return Memory(argument_bytes(program.shapes), temporaries, 0, 0, limit, reason)
+
+
+def argument_bytes(shapes):
+    """Bytes per device of shapes with shardings."""
+    total = 0
+    for leaf in jax.tree.leaves(shapes):
+        count = 1
+        for size in leaf.sharding.shard_shape(leaf.shape):
+            count *= size
+        total += count * leaf.dtype.itemsize
+    return total
+
+
+def parameter_count(params):
+    """Numbers in a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
