@@ -30,6 +30,7 @@ setup(
         "fsspec>=2025.3",
         "ftfy>=6.3",
         "grain>=0.2.18,<0.3",
+        "importlib_resources>=6",  # which tensorflow-datasets prepares with
         "matplotlib>=3.10",
         "pillow>=11",
         "pyarrow>=18",

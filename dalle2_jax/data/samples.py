@@ -40,13 +40,15 @@ class Maker(NamedTuple):
         """Fills uint8 [n, size, size, 3] and int32 [n, context] from n records.
 
         Returns:
-            Fault of each row whose picture is broken.
+            Fault of each row whose picture is broken or has no caption.
         """
         captions, faults = [], []
         for row, number in enumerate(records):
             record = self.source[number]
             captions.append(record.caption)
             try:
+                if not record.caption:
+                    raise BadInput("has no caption.")
                 images[row] = decode(record.image, self.size, "")
             except BadInput as error:
                 fault = Fault(row, record.shard, record.key, str(error).strip())

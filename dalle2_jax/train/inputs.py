@@ -7,6 +7,7 @@ import jax
 from dalle2_jax.components import load_component
 from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.embeddings import EmbeddingSource, embedding_batches
+from dalle2_jax.data.prepared import is_prepared, open_prepared
 from dalle2_jax.data.sources import open_shards, shapes_folder, shapes_named
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.data.write_shapes import make_shapes
@@ -28,6 +29,7 @@ from dalle2_jax.train.pca import check_tables
 def open_source(run, job):
     """The samples that job.data names: tar shards, or for priors embeddings.
 
+    "tfds:NAME:SPLIT" is a data set that TensorFlow Datasets prepared,
     "shapes:WORLD[:COUNT]" is written as shards into the run directory first.
 
     Raises:
@@ -36,6 +38,8 @@ def open_source(run, job):
     folder = folder_of(job.data)
     if folder is not None:
         return open_embeddings(run, folder)
+    if is_prepared(job.data):
+        return open_prepared(job.data, run.data)
     shapes = shapes_named(job.data)
     paths = _written(shapes, run, job) if shapes else job.data
     return open_shards(paths, run.data, share=_share(), meet=barrier)
