@@ -202,13 +202,21 @@ def sample_autoregressive(params, caption, keys, *, cfg, noise, how):
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
-def sample_decoder(params, condition, keys, *, cfg, noise, how, empty=None):
+def sample_decoder(params, condition, keys, *, cfg, noise, how, empty=None, x_T=None):
     """unCLIP §2.1: pictures given Condition: float32 [b, size, size, 3] in [-1, 1].
 
     empty: Caption [1, ...] of the empty caption; with how.empty guidance contrasts with
-    it instead of with no caption at all.
+    it instead of with no caption at all. x_T: where to start, default noise of `keys`.
     """
     keys = stage_keys(keys, 200)
+    model = guided_decoder(params, condition, cfg, noise, how, empty)
+    if x_T is None:
+        x_T = initial_noise(keys, (cfg.size, cfg.size, 3))
+    return jnp.clip(walk(model, noise, how, x_T, keys), -1, 1)
+
+
+def guided_decoder(params, condition, cfg, noise, how, empty=None):
+    """model(x_t, t) of a decoder under a Condition, arguments as in sample_decoder."""
 
     def predict(x_t, t, condition):
         return Decoder(cfg).apply({"params": params}, x_t, t, condition)
@@ -217,9 +225,7 @@ def sample_decoder(params, condition, keys, *, cfg, noise, how, empty=None):
     if how.empty and how.guidance != 1:
         blank = _like(empty, condition)
         null = condition._replace(**blank._asdict(), keep_image=null.keep_image)
-    model = guided(predict, condition, null, how.guidance, noise.learned_variance)
-    x_T = initial_noise(keys, (cfg.size, cfg.size, 3))
-    return jnp.clip(walk(model, noise, how, x_T, keys), -1, 1)
+    return guided(predict, condition, null, how.guidance, noise.learned_variance)
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))

@@ -99,6 +99,35 @@ def ddim_inverse(denoise, x, row, noise):
     return ddim(0.0)(denoise, x, row, noise)
 
 
+def inpainting(step, image, known):
+    """RePaint, Lugmayr et al. (2022): a step that leaves known pixels known.
+
+    They are the picture's own, noised to the level the step arrives at. For tables of
+    `schedule.resampled_rows`: rows that lead up add noise and call no network.
+
+    Args:
+        step: the step of the other pixels.
+        image: x_0 [b, y, x, c]; known: [b, y, x, 1], 1 where it is to stay.
+    """
+
+    def down(denoise, x, row, noise):
+        there = q_sample(image, noise, row.next)
+        return jnp.where(known > 0, there, step(denoise, x, row, noise))
+
+    def up(x, row, noise):
+        share = row.ab_next / row.ab
+        return jnp.sqrt(share) * x + jnp.sqrt(1 - share) * noise
+
+    def both(denoise, x, row, noise):
+        return jax.lax.cond(
+            row.rest_next > row.rest,
+            lambda: up(x, row, noise),
+            lambda: down(denoise, x, row, noise),
+        )
+
+    return both
+
+
 def sample(step, denoise, x_T, rows, keys):
     """Walks a table: x_T [b, ...], rows of arrays [n], keys a typed key array [b].
 

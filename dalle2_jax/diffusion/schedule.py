@@ -174,6 +174,20 @@ def inverse_rows(table):
     return back._replace(ab_next=level.ab, rest_next=level.rest)
 
 
+def resampled_rows(table, times):
+    """RePaint's walk (Lugmayr et al. 2022, algorithm 1): every level `times` times.
+
+    After a step down comes one back up, a row whose next level is the noisier one, and
+    the step down again; the last step, to the clean picture, is taken once.
+    """
+    up = table._replace(
+        ab=table.ab_next, rest=table.rest_next, ab_next=table.ab, rest_next=table.rest
+    )
+    columns = zip(table, up)
+    walks = (np.stack([*[down, back] * (times - 1), down], 1) for down, back in columns)
+    return Rows(*(np.append(walk[:-1].ravel(), walk[-1, 0]) for walk in walks))
+
+
 @functools.lru_cache(maxsize=16)
 def full_table(kind, steps):
     """Every step of a schedule in the order of t, so that row t belongs to step t."""

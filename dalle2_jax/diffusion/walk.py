@@ -18,7 +18,7 @@ def walk(model, noise, how, x, keys, last=None):
         keys: [b], one per sample.
         last: another model, which takes the last row alone, or None.
     """
-    step = ddpm if how.sampler == "ancestral" else ddim(how.eta)
+    step = step_of(how)
     table = rows(noise.schedule, noise.steps, how.steps)
     parts = [(model, slice(None))]
     if last is not None:
@@ -28,6 +28,11 @@ def walk(model, noise, how, x, keys, last=None):
         some = jax.tree.map(lambda column, part=part: column[part], table)
         x = sample(step, denoise, x, some, keys)
     return x
+
+
+def step_of(how):
+    """The step that `how` names: its fields sampler and eta."""
+    return ddpm if how.sampler == "ancestral" else ddim(how.eta)
 
 
 def sample_keys(seed, first, count):

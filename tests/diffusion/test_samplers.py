@@ -7,7 +7,13 @@ import pytest
 
 from dalle2_jax.diffusion import samplers
 from dalle2_jax.diffusion.process import q_sample
-from dalle2_jax.diffusion.schedule import Noise, full_table, inverse_rows, rows
+from dalle2_jax.diffusion.schedule import (
+    Noise,
+    full_table,
+    inverse_rows,
+    resampled_rows,
+    rows,
+)
 from dalle2_jax.errors import BadInput
 
 ROWS = rows("cosine", 1000, 12)
@@ -241,3 +247,22 @@ def test_every_sample_may_have_its_own_eta():
     for name, some in (("ddim", slice(0, 2)), ("ddim_one", slice(2, 4))):
         plain = samplers.sample(STEPS[name], SWIRL, EPS, ROWS, KEYS)
         np.testing.assert_allclose(mixed[some], plain[some], atol=1e-4)
+
+
+def test_resampling_walks_every_level_again_and_the_last_step_once():
+    twice = resampled_rows(ROWS, 3)
+    assert len(twice.t) == 5 * (len(ROWS.t) - 1) + 1
+    np.testing.assert_array_equal(resampled_rows(ROWS, 1).ab, ROWS.ab)
+    np.testing.assert_array_equal(twice.ab[1:], twice.ab_next[:-1])  # one chain
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_inpainting_of_a_normal_distribution_keeps_known_and_draws_the_rest(times):
+    """Independent pixels: the unknown ones must still have their own mean and std."""
+    known = jnp.zeros((1, 8)).at[:, :4].set(1)
+    step = samplers.inpainting(samplers.ddpm, jnp.full((1, 8), 3.0), known)
+    table = resampled_rows(rows("cosine", 1000, 250), times)
+    x = walk(step, NORMAL, table)
+    np.testing.assert_allclose(x[:, :4], 3.0, atol=1e-5)
+    assert abs(float(x[:, 4:].mean()) - MEAN) < 0.03
+    assert abs(float(x[:, 4:].std()) - STD) < 0.03

@@ -1,0 +1,103 @@
+"""What the verbs that start from a picture share: flags, reading, writing."""
+
+from pathlib import Path
+
+MOST_SIDE = 1024  # pixels that a given picture is read at
+
+
+def add_common(parser, pictures=1):
+    """Flags of every such verb; pictures: how many files it takes, or "+" or None."""
+    if pictures:
+        parser.add_argument("images", nargs=pictures, type=Path, help="PNG, JPEG, WebP")
+    parser.add_argument("--model", required=True, type=Path, help="model directory")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the PNGs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--steps", type=str, help="of the decoder (default: 100 where it is inverted)"
+    )
+    parser.add_argument("--guidance", type=float, help="of the decoder")
+
+
+def opened(args):
+    """The model and the pictures, float32 [n, y, x, 3] in [-1, 1], of the arguments."""
+    from dalle2_jax.cli.machine import start_jax
+
+    start_jax()
+    import numpy as np
+
+    from dalle2_jax.unclip import from_uint8, load
+
+    model = load(args.model)
+    side = picture_side(model)
+    pictures = [read(path, side) for path in getattr(args, "images", ())]
+    shape = (0, side, side, 3)
+    return model, from_uint8(np.stack(pictures) if pictures else np.zeros(shape, "u1"))
+
+
+def picture_side(model):
+    """Pixels of a side of what the model draws at the end."""
+    side = model.decoder.cfg.size if model.decoder else model.upsampler.cfg.size
+    for part in (model.upsampler, model.upsampler_2):
+        side *= part.cfg.factor if part else 1
+    return min(side, MOST_SIDE)
+
+
+def read(path, side):
+    """A picture file as uint8 [side, side, 3], its centre cut out.
+
+    Raises:
+        BadInput: there is none, or it is no picture; names the file.
+    """
+    from dalle2_jax.data.images import decode
+    from dalle2_jax.errors import BadInput
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}).") from error
+    return decode(data, side, str(path))
+
+
+def inverting(args, eta=0.0):
+    """The Sampling of a decoder that is run backwards first."""
+    import dataclasses
+
+    from dalle2_jax.manipulate.latent import EXACT
+
+    given = {"steps": args.steps, "guidance": args.guidance}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(EXACT, eta=eta, **changed)
+
+
+def drawing(args, model):
+    """{stage: Sampling} of a decoder that is only run forwards."""
+    import dataclasses
+
+    from dalle2_jax.unclip import sampling_of
+
+    given = {"steps": args.steps, "guidance": args.guidance}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return {"decoder": dataclasses.replace(sampling_of(model.decoder), **changed)}
+
+
+def finish(args, pictures, labels, columns=None):
+    """Writes NNNNN.png and grid.png, with their provenance, and says where.
+
+    pictures: float [n, y, x, 3] in [-1, 1] or uint8; labels: n words under them.
+    """
+    import numpy as np
+
+    from dalle2_jax.cli.pictures import contact_sheet, save_picture
+    from dalle2_jax.unclip import to_uint8
+
+    pictures = np.asarray(pictures)
+    pictures = pictures if pictures.dtype == np.uint8 else to_uint8(pictures)
+    args.out.mkdir(parents=True, exist_ok=True)
+    facts = {"verb": args.verb, "model": args.model.name, "seed": args.seed}
+    facts |= {"images": [path.name for path in getattr(args, "images", ())]}
+    for index, (picture, label) in enumerate(zip(pictures, labels)):
+        about = facts | {"label": label, "sample": index}
+        save_picture(args.out / f"{index:05d}.png", picture, about)
+    sheet = contact_sheet(pictures, labels, columns or min(len(pictures), 8))
+    save_picture(args.out / "grid.png", sheet, facts)
+    print(f"{len(pictures)} pictures and grid.png in {args.out}")

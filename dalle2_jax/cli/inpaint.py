@@ -1,0 +1,75 @@
+"""`dalle2 inpaint`: parts of a picture drawn anew, once or several times in a row."""
+
+from pathlib import Path
+
+from dalle2_jax.cli.editing import add_common, drawing, finish, opened, read
+
+NAME = "inpaint"
+HELP = "Draw the white part of a mask anew, or what lies around a picture."
+EXAMPLE = (
+    'dalle2 inpaint cat.png --mask hat.png --caption "a cat with a hat"\n'
+    "         --model runs/model --out pictures"
+)
+
+
+def add_arguments(parser):
+    """The flags of `dalle2 inpaint`."""
+    add_common(parser)
+    parser.add_argument(
+        "--mask", action="append", type=Path, help="picture, white = new; may repeat"
+    )
+    parser.add_argument(
+        "--caption", action="append", default=[], help="one per mask, or one for all"
+    )
+    parser.add_argument(
+        "--around", type=float, metavar="SHARE", help="outpaint by this share a side"
+    )
+    parser.add_argument(
+        "--resample", type=int, default=4, help="walks of each level, 1 = once"
+    )
+
+
+def run(args):
+    """Writes the picture as it was read and after every edit."""
+    from dalle2_jax.errors import BadInput
+
+    masks = args.mask or []
+    if bool(masks) == bool(args.around) or args.resample < 1:
+        raise BadInput("give --mask or --around, one of them, and --resample above 0.")
+    if len(args.caption) not in (0, 1, len(masks)):
+        raise BadInput(f"{len(masks)} masks need as many captions, or one, or none.")
+    model, image = opened(args)
+    import numpy as np
+
+    from dalle2_jax.manipulate.inpaint import inpaint, mask_of, outpaint_canvas
+
+    side, shown = image.shape[1], [np.asarray(image)]
+    captions = args.caption or [None]
+    for number in range(max(len(masks), 1)):
+        if masks:
+            known = mask_of(same_size(masks[number], args.images[0], side))
+        else:
+            image, known = outpaint_canvas(image, args.around)
+        words = captions[number % len(captions)]
+        ways, seed = drawing(args, model), args.seed + number
+        words = [words] if words else None
+        image = inpaint(model, image, known, words, args.resample, seed, ways)
+        shown.append(np.asarray(image))
+    labels = ["given", *(captions[i % len(captions)] or "" for i in range(len(shown)))]
+    finish(args, np.concatenate(shown), labels)
+
+
+def same_size(mask, picture, side):
+    """The mask's pixels, uint8 [side, side, 3]; refuses one of another size."""
+    from PIL import Image
+
+    from dalle2_jax.errors import BadInput
+
+    pixels = read(mask, side)
+    with Image.open(mask) as one, Image.open(picture) as other:
+        if one.size != other.size:
+            raise BadInput(
+                f"{mask} is {one.width} x {one.height}, {picture} {other.width} x "
+                f"{other.height}; make them equally large."
+            )
+    return pixels

@@ -1,0 +1,1 @@
+"""unCLIP §3: image manipulations: latents, variations, interpolations, text diffs."""

@@ -1,0 +1,129 @@
+"""unCLIP §3: a picture as the bipartite latent (z_i, x_T), and back.
+
+z_i says what CLIP sees in the picture; x_T, found by running DDIM backwards under that
+z_i, says the rest. Decoded by DDIM with eta = 0 the pair gives the picture back.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dalle2_jax.decoder.decoder import Decoder
+from dalle2_jax.diffusion.samplers import ddim_inverse, denoiser, sample
+from dalle2_jax.diffusion.schedule import inverse_rows, rows
+from dalle2_jax.errors import BadInput
+from dalle2_jax.unclip import (
+    Sampling,
+    decoder_condition,
+    draw_z_image,
+    encode_captions,
+    encode_images,
+    run_stage,
+    sample_decoder,
+    sampling_of,
+    upsample,
+)
+
+EXACT = Sampling(steps="100", sampler="ddim", eta=0.0)  # no guidance: invertible
+
+
+class Latent(NamedTuple):
+    """z_image float32 [b, clip], unit norm; x_T float32 [b, size, size, 3]."""
+
+    z_image: jax.Array
+    x_T: jax.Array
+
+
+def encode(model, image, captions=None, how=EXACT):
+    """The latents of pictures.
+
+    Args:
+        model: UnCLIP with clip and decoder.
+        image: float32 [b, y, x, 3] in [-1, 1]; x_T is found at the decoder's own size.
+        captions: b strings that the decoder hears beside z_i, or None.
+        how: Sampling; its steps are those of the inversion.
+
+    Returns:
+        Latent.
+    """
+    z_image = see(model, image)
+    condition = condition_of(model, z_image, captions)
+    part = model.decoder
+    x_0 = to_size(image, part.cfg.size)
+    x_T = invert(part.params, x_0, condition, cfg=part.cfg, noise=part.noise, how=how)
+    return Latent(z_image, x_T)
+
+
+def render(model, latent, keys, captions=None, how=EXACT, ways=None):
+    """Pictures of latents: float32 [b, y, x, 3] in [-1, 1], through every upsampler.
+
+    Args:
+        model: UnCLIP.
+        latent: Latent of b pictures.
+        keys: [b] keys: of what DDIM adds where how.eta > 0, and of the upsamplers.
+        captions: as in `encode`.
+        how: the decoder's Sampling.
+        ways: {stage: Sampling} of the upsamplers; default: their own.
+    """
+    condition = condition_of(model, latent.z_image, captions)
+    function = functools.partial(sample_decoder, x_T=latent.x_T)
+    if how.guidance != 1 and how.empty:
+        function = functools.partial(function, empty=hear(model, [""]))
+    image = run_stage(function, model.decoder, condition, keys, how)
+    return upsample(model, image, keys, ways or {})
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
+def invert(params, x_0, condition, *, cfg, noise, how):
+    """DDIM inversion under a condition (ADM appendix F): x_T [b, size, size, 3]."""
+
+    def model(x_t, t):
+        return Decoder(cfg).apply({"params": params}, x_t, t, condition)
+
+    table = inverse_rows(rows(noise.schedule, noise.steps, how.steps))
+    keys = jax.random.split(jax.random.key(0), len(x_0))  # no noise is added
+    return sample(ddim_inverse, denoiser(model, noise, None), x_0, table, keys)
+
+
+def see(model, image):
+    """z_i [b, clip] of pictures float32 [b, y, x, 3] in [-1, 1].
+
+    Raises:
+        BadInput: the model has no CLIP or no decoder.
+    """
+    for stage in ("clip", "decoder"):
+        if getattr(model, stage) is None:
+            raise BadInput(f"the model holds no {stage}; train or import one first.")
+    encode_jitted = jax.jit(encode_images, static_argnums=0)
+    return encode_jitted(model.clip.cfg, model.clip.params, image)
+
+
+def hear(model, captions):
+    """The Caption of b strings."""
+    tokens = model.tokenizer.encode(list(captions), model.clip.cfg.text.context)
+    encode_jitted = jax.jit(encode_captions, static_argnums=0)
+    return encode_jitted(model.clip.cfg, model.clip.params, jnp.asarray(tokens))
+
+
+def imagine(model, captions, keys, ways=None):
+    """z_i [b, clip] of captions from the prior. ways: {stage: Sampling}."""
+    return draw_z_image(
+        model, hear(model, captions), keys, ways or {}, hear(model, [""])
+    )
+
+
+def condition_of(model, z_image, captions=None):
+    """The decoder's view of z_i [b, clip] and of b captions, or of none."""
+    caption = hear(model, captions or [""] * len(z_image))
+    condition = decoder_condition(caption, z_image, model.clip.cfg.unit)
+    if captions or sampling_of(model.decoder).empty:  # the empty one is its null
+        return condition
+    return condition._replace(keep_text=jnp.zeros(len(z_image)))
+
+
+def to_size(image, size):
+    """float [b, y, x, c] -> [b, size, size, c], antialiased."""
+    shape = (len(image), size, size, image.shape[-1])
+    return image if image.shape == shape else jax.image.resize(image, shape, "linear")

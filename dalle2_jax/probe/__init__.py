@@ -1,0 +1,1 @@
+"""unCLIP §4: what the latent space of CLIP holds."""

@@ -1,0 +1,51 @@
+"""unCLIP §4: typographic attacks: what CLIP reads, and what the decoder makes of it."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dalle2_jax.clip.zero_shot import classify
+from dalle2_jax.manipulate.variations import variations
+from dalle2_jax.unclip import from_uint8, to_uint8
+
+WIDTH = 0.9  # of the picture, that the words take at most
+
+
+def attacked(picture, words):
+    """uint8 [y, x, 3] with words on a white label across its middle."""
+    image = Image.fromarray(picture)
+    size = max(image.height // 4, 8)
+    font = ImageFont.load_default(size)
+    while size > 4 and font.getlength(words) > WIDTH * image.width:
+        size -= 1
+        font = ImageFont.load_default(size)
+    middle = (image.width / 2, image.height / 2)
+    pen = ImageDraw.Draw(image)
+    left, top, right, bottom = pen.textbbox(middle, words, font=font, anchor="mm")
+    pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill="white")
+    pen.text(middle, words, "black", font, anchor="mm")
+    return np.asarray(image)
+
+
+def attack(model, picture, words, labels, count=4, seed=0):
+    """A picture with words on it, what CLIP takes it for, and variations of it.
+
+    Args:
+        model: UnCLIP.
+        picture: uint8 [y, x, 3].
+        words: written across it.
+        labels: captions that the zero-shot classifier chooses from.
+        count: variations.
+        seed: of the variations.
+
+    Returns:
+        (uint8 [1 + count, y', x', 3]: the attacked picture and its variations;
+        {label: (probability without the words, probability with them)}).
+    """
+    label = attacked(picture, words)
+    pair = np.stack([picture, label])
+    before, after = np.asarray(classify(model.clip, model.tokenizer, pair, labels))
+    made = to_uint8(variations(model, from_uint8(label[None]), count, seed=seed))
+    side = made.shape[1:3][::-1]
+    shown = np.asarray(Image.fromarray(label).resize(side, Image.Resampling.BICUBIC))
+    chances = {n: (float(a), float(b)) for n, a, b in zip(labels, before, after)}
+    return np.concatenate([shown[None], made]), chances

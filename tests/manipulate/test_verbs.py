@@ -1,0 +1,96 @@
+"""The verbs that start from a picture, from the command line to files."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle2_jax.cli.main import main
+
+FAST = ["--steps", "3"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Picture files of many kinds, by name."""
+    where = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (40, 30, 4), np.uint8)
+    Image.fromarray(colours[..., :3]).save(where / "a.png")
+    Image.fromarray(colours[..., :3][::-1].copy()).save(where / "b.jpg")
+    Image.fromarray(colours, "RGBA").save(where / "alpha.png")
+    Image.fromarray(colours[..., 0]).save(where / "grey.png")
+    Image.fromarray(colours[:1, :1, :3]).save(where / "one.png")
+    Image.new("1", (20_000, 20_000)).save(where / "bomb.png")
+    (where / "words.png").write_text("no picture")
+    mask = np.zeros((40, 30, 3), np.uint8)
+    mask[:20] = 255
+    Image.fromarray(mask).save(where / "mask.png")
+    Image.fromarray(mask[:30]).save(where / "small_mask.png")
+    return where
+
+
+VERBS = {
+    "variations": ["a.png", "--n", "2"],
+    "interpolate": ["a.png", "b.jpg", "--n", "3"],
+    "mix": ["a.png", "--caption", "a red ring", "--n", "2"],
+    "text-diff": ["a.png", "--new", "a blue square", "--old", "a red ring", "--n", "3"],
+    "inpaint": ["a.png", "--mask", "mask.png", "--caption", "a red ring"],
+    "image-to-image": ["a.png", "--caption", "a red ring", "--n", "2"],
+    "upsample": ["a.png", "b.jpg"],
+    "typographic": ["a.png", "--words", "hi", "--labels", "a", "b", "--n", "1"],
+}
+MADE = {"text-diff": 3, "interpolate": 3, "mix": 2, "upsample": 2, "inpaint": 2}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_writes_its_pictures(verb, folder, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures)
+    steps = [] if verb in ("upsample", "typographic") else FAST
+    words = [verb, *VERBS[verb], *steps, "--model", str(folder), "--out", str(tmp_path)]
+    assert main(words) == 0
+    made = sorted(tmp_path.glob("0*.png"))
+    expected = MADE.get(verb, 1 + int(VERBS[verb][-1]) if "--n" in VERBS[verb] else 0)
+    assert len(made) == expected and (tmp_path / "grid.png").is_file()
+    with Image.open(made[-1]) as image:
+        assert image.size == (16, 16) and "DigitalSourceType" in str(image.info)
+
+
+@pytest.mark.parametrize("name", ["alpha.png", "grey.png", "one.png"])
+def test_unusual_pictures_are_taken(name, folder, pictures, tmp_path):
+    words = ["upsample", str(pictures / name), "--model", str(folder)]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["variations", "bomb.png"], "bomb.png is too large to be decoded safely"),
+        (["variations", "words.png"], "words.png is no picture in a known format"),
+        (["variations", "none.png"], "none.png cannot be read"),
+        (["variations", "a.png", "--eta", "2"], "--eta 2"),
+        (["inpaint", "a.png", "--mask", "small_mask.png"], "make them equally large"),
+        (["inpaint", "a.png"], "give --mask or --around"),
+        (["interpolate", "a.png", "b.jpg", "--n", "1"], "at least 2 steps"),
+        (["image-to-image", "a.png", "--strength", "0"], "strength is 0"),
+        (["mix", "a.png", "--weights", "1", "2"], "as many weights, not 2"),
+        (["variations", "a.png", "--steps", "1001"], "1001 sampling steps"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    words, said, folder, pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(pictures)
+    assert main([*words, "--model", str(folder), "--out", str(tmp_path / "out")]) == 2
+    heard = capsys.readouterr().err.strip()
+    assert said in heard and "\n" not in heard
+
+
+def test_a_model_without_the_stage_is_named(folder, pictures, tmp_path, capsys):
+    part = tmp_path / "model"
+    shutil.copytree(folder, part)
+    shutil.rmtree(part / "upsampler")
+    words = ["upsample", str(pictures / "a.png"), "--model", str(part)]
+    assert main([*words, "--out", str(tmp_path)]) == 2
+    assert "holds no upsampler" in capsys.readouterr().err
