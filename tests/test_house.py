@@ -21,7 +21,7 @@ ROWS = [  # a row may import the rows above it; folders of one row never each ot
     {"cli"},
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
-PAPER = ["2", "2.1", "2.2", "5"]
+PAPER = ["2", "2.1", "2.2", "3", "3.1", "3.2", "3.3", "4", "5"]
 FILES = [p for p in sorted(ROOT.rglob("*.py")) if p.name != "__init__.py"]
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in FILES}
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try)

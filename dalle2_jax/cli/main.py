@@ -14,7 +14,17 @@ VERBS = (
     "quickstart",
     "train",
     "plan",
+    "bench",
     "sample",
+    "variations",
+    "interpolate",
+    "mix",
+    "text-diff",
+    "inpaint",
+    "image-to-image",
+    "upsample",
+    "pca",
+    "typographic",
     "evaluate",
     "data",
     "inspect",
@@ -25,7 +35,7 @@ VERBS = (
     "export",
 )
 FILES = {"import": "import_weights", "export": "export_weights"}  # else as the verb
-CONFIGURED = ("train", "plan")  # take --config.NAME=VALUE
+CONFIGURED = ("train", "plan", "bench")  # take --config.NAME=VALUE
 EXIT = {BadInput: 2, Failed: 1, Preempted: 75}
 
 
@@ -37,7 +47,8 @@ def parser():
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in VERBS:
-        verb = importlib.import_module(f"dalle2_jax.cli.{FILES.get(name, name)}")
+        file = FILES.get(name, name.replace("-", "_"))
+        verb = importlib.import_module(f"dalle2_jax.cli.{file}")
         sub = verbs.add_parser(
             verb.NAME,
             help=verb.HELP,
