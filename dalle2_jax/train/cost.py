@@ -27,22 +27,22 @@ def model_flops(run, clip_cfg, params, frozen, batch):
         clip_cfg: of the frozen CLIP, or None.
         params, frozen, batch: trees of arrays or ShapeDtypeStructs.
     """
-    plain = dataclasses.replace(run, model=without_remat(run.model))
+    plain = dataclasses.replace(run, model=with_remat(run.model, False))
     loss = LOSSES[run.stage](plain, clip_cfg)
     grad = gradient(loss, Sam(run.optim.sam_rho, run.optim.sam_group))
     shapes = jax.eval_shape(lambda *args: args, params, frozen, batch)
     return flops_of(grad, *shapes, jax.eval_shape(lambda: jax.random.key(0)))
 
 
-def without_remat(cfg):
-    """The same configuration with every field `remat` false."""
+def with_remat(cfg, remat):
+    """The same configuration with every field `remat` set."""
     changed = {
-        field.name: without_remat(getattr(cfg, field.name))
+        field.name: with_remat(getattr(cfg, field.name), remat)
         for field in dataclasses.fields(cfg)
         if dataclasses.is_dataclass(getattr(cfg, field.name))
     }
     if any(field.name == "remat" for field in dataclasses.fields(cfg)):
-        changed["remat"] = False
+        changed["remat"] = remat
     return dataclasses.replace(cfg, **changed)
 
 
