@@ -11,9 +11,6 @@ from dalle2_jax.data.samples import SLOTS, Maker, Workers
 from dalle2_jax.data.skipped import Skipped
 from dalle2_jax.errors import BadInput
 
-CACHE_BYTES = (
-    512 * 2**20
-)  # a whole data set of decoded pictures up to this size is kept
 AHEAD = 4  # batches prepared in advance
 MOST_BATCHES = 2**40
 LAZY_BLOCK = 16  # shards in a block, where blocks are needed and data names no number
@@ -49,27 +46,30 @@ class Pictures:
 
     def batch(self, records):
         """Captioned, one row for each record number."""
-        made = self._empty(len(records))
+        return self.made(records)[0]
+
+    def made(self, records):
+        """`batch` of the records, and the records that its rows are of."""
+        image = np.empty((len(records), *self.shape), np.uint8)
+        made = Captioned(image, np.empty((len(records), self.context), np.int32))
         wanted = [self._good(record) for record in records]
-        rows = np.arange(len(records))
-        while len(rows):
-            part = self._empty(len(rows))
-            faults = self.maker.fill([wanted[row] for row in rows], *part)
-            made.image[rows], made.tokens[rows] = part
-            self.notes.good(len(rows) - len(faults))
-            rows = rows[[fault.row for fault in faults]]
-            for row, fault in zip(rows, faults):
-                self._leave_out(wanted[row], fault)
-                wanted[row] = self._good(wanted[row])
-        return made
+        faults = self.maker.fill(wanted, *made)
+        self.notes.good(len(records) - len(faults))
+        for fault in faults:
+            row = slice(fault.row, fault.row + 1)
+            one = Captioned(made.image[row], made.tokens[row])
+            wanted[fault.row] = self._replaced(wanted[fault.row], fault, one)
+        return made, wanted
 
-    def _empty(self, n):
-        image = np.empty((n, *self.shape), np.uint8)
-        return Captioned(image, np.empty((n, self.context), np.int32))
-
-    def _leave_out(self, record, fault):
-        self.bad.add(record)
-        self.notes.broken(fault.shard, fault.key, fault.reason)
+    def _replaced(self, record, fault, one):
+        """Fills a batch of one anew; the record that could be decoded."""
+        while fault:
+            self.bad.add(record)
+            self.notes.broken(fault.shard, fault.key, fault.reason)
+            record = self._good(record)
+            fault = next(iter(self.maker.fill([record], *one)), None)
+        self.notes.good(1)
+        return record
 
     def _good(self, record):
         """The record, or the next one not known to be broken."""
@@ -182,7 +182,8 @@ class Batches:
         return batch
 
     def close(self):
-        """Ends worker processes, if there are any."""
+        """Stops preparing batches and ends worker processes, if there are any."""
+        self._iterator.close()
         self.maker.close()
 
 
@@ -258,21 +259,29 @@ def captioned_batches(
         )
     rows = range(batch) if rows is None else rows
     skipped = Skipped(data.bad, log)
-    order = order_of(source, data, seed, _watch(source, skipped))
+    order = order_of(source, data, seed, watch(source, skipped))
     maker = Maker(source, tokenizer, data.size, data.context)
     if data.workers:
         maker = Workers(maker, data.workers, len(rows))
     shape = (data.size, data.size, 3)
     pictures = Pictures(maker, order, skipped, shape, data.context)
     n = len(source) if hasattr(source, "__len__") else None
-    if n is not None and n * int(np.prod(shape)) <= CACHE_BYTES:
+    if n is not None and n * int(np.prod(shape)) <= data.cache * 2**20:
         pictures = Remembered(pictures, n)
     threads = SLOTS if data.workers else data.threads
     return Batches(pictures, order, rows, batch, start, threads)
 
 
-def _watch(source, skipped):
-    """Notes what the indices leave out: now, or when a block of shards comes up."""
+def watch(source, skipped):
+    """Notes what the indices leave out: now, or when a block of shards comes up.
+
+    Args:
+        source: as in `captioned_batches`.
+        skipped: Skipped.
+
+    Returns:
+        What BlockOrder calls for each block, or None.
+    """
     indices = getattr(source, "indices", None)
     if indices is not None:
         skipped.shards(source.shards, indices)

@@ -91,9 +91,9 @@ def _numbered(folder, kind):
 class EmbeddingSource(Sequence):
     """Random access to the usable rows of a folder: len(source), source[i] -> Row.
 
-    shards: the image files; width: of the image embeddings; norms: (smallest, largest)
-    length of a usable one; problems: reason -> rows left out; has_text, has_captions:
-    what accompanies them.
+    shards: the image files, first: the first of them; width: of the image embeddings;
+    norms: (smallest, largest) length of a usable one; problems: reason -> rows left
+    out; has_text, has_captions: what accompanies them.
 
     Raises:
         BadInput: files that do not belong together or cannot be read, no usable row.
@@ -102,6 +102,7 @@ class EmbeddingSource(Sequence):
     def __init__(self, folder):
         self.folder, self.parts = Path(folder), parts_of(folder)
         self.shards = [str(part.image) for part in self.parts]
+        self.first = self.shards[0]
         with ThreadPoolExecutor(4) as pool:
             self.indices = list(pool.map(index_of_part, self.parts))
         self.starts = np.cumsum([0, *(len(index.rows) for index in self.indices)])
@@ -148,7 +149,7 @@ class EmbeddingSource(Sequence):
         return self.norms[0] > 1 - UNIT and self.norms[1] < 1 + UNIT
 
     def __repr__(self):
-        return f"EmbeddingSource({len(self)} rows in {len(self.parts)} parts)"
+        return f"EmbeddingSource({self.folder}, {len(self)} rows)"
 
     def __len__(self):
         return int(self.starts[-1])
@@ -236,10 +237,20 @@ class EmbeddingRows:
         """Nothing is held open that Python does not close."""
 
 
-def embedding_batches(source, tokenizer, data, batch, seed, start=0, rows=None):
+def embedding_batches(
+    source,
+    tokenizer,
+    data,
+    batch,
+    seed,
+    start=0,
+    rows=None,
+    log=None,
+):
     """Batches of Encoded; arguments and order as in `batches.captioned_batches`.
 
-    tokenizer: None where batches shall hold text embeddings in place of tokens.
+    tokenizer: None where batches shall hold text embeddings in place of tokens. log:
+    not needed, what is left out stands in the source's problems.
     """
     rows = range(batch) if rows is None else rows
     maker = EmbeddingRows(source, tokenizer, data.context)

@@ -74,6 +74,10 @@ class LazyShards:
         """The bytes of another member of a sample ("npy"), or None."""
         return self.reader.member(*self.locate(record), extension)
 
+    def caption(self, record):
+        """The caption of a sample, without reading its picture."""
+        return self.reader.caption(*self.locate(record))
+
     def captions(self):
         """Iterates over the captions of the first shards."""
         for shard in range(min(FIRST, len(self.shards))):

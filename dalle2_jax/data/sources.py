@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dalle2_jax.data.lazy_shards import LazyShards
 from dalle2_jax.data.records import ShardSource, expand
+from dalle2_jax.data.selection import NEED
 from dalle2_jax.data.shapes import world_of
 from dalle2_jax.data.shard_index import index_of
 from dalle2_jax.errors import BadInput
@@ -16,7 +17,7 @@ SMALLEST = 64  # pixels of one
 MANY = 1000  # shards from which on they are indexed in turn
 
 
-def open_shards(paths, data, share=(0, 1), meet=None):
+def open_shards(paths, data, share=(0, 1), meet=None, need=NEED):
     """The samples of tar shards: ShardSource, or LazyShards where data.index says so.
 
     Args:
@@ -24,6 +25,7 @@ def open_shards(paths, data, share=(0, 1), meet=None):
         data: has index ("auto": lazy above MANY shards) and keep.
         share: number of this process and of all; each indexes its part of the shards.
         meet: called with a name when it has; waits for the other processes.
+        need: what a sample must have, as in `ShardSource`.
 
     Raises:
         BadInput: no shard, none usable, or a filter on a field that is nowhere.
@@ -31,12 +33,12 @@ def open_shards(paths, data, share=(0, 1), meet=None):
     shards = expand(paths)
     lazy = {"all": False, "lazy": True, "auto": len(shards) > MANY}[data.index]
     if lazy:
-        return LazyShards(shards, keep=data.keep)
+        return LazyShards(shards, need, data.keep)
     if share[1] > 1:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(index_of, shards[share[0] :: share[1]]))
         meet("shards indexed")
-    return ShardSource(shards, keep=data.keep)
+    return ShardSource(shards, need, data.keep)
 
 
 def shapes_named(paths):

@@ -1,11 +1,14 @@
-"""Priors trained from folders of embeddings: what is read, and what must fit."""
+"""Stages that hear stored embeddings: what is read, and what must fit."""
 
 from dalle2_jax.components import read_json
 from dalle2_jax.data.embeddings import EmbeddingSource, is_embeddings
+from dalle2_jax.data.members import MemberSource
+from dalle2_jax.data.selection import NEED
 from dalle2_jax.errors import BadInput
 from dalle2_jax.train.embed import ABOUT, clip_digest
 
 PRIORS = ("prior", "autoregressive")
+HEARING = (*PRIORS, "decoder")  # stages that z_i enters
 
 
 def folder_of(data):
@@ -26,12 +29,7 @@ def open_embeddings(run, folder):
             f"{run.stage} tar shards with pictures."
         )
     source = EmbeddingSource(folder)
-    if source.width != run.model.clip:
-        raise BadInput(
-            f"{source.parts[0].image} holds embeddings of width {source.width}, "
-            f"config.model.clip is {run.model.clip}; set it to the width of the CLIP "
-            "that made them."
-        )
+    _check_width(source, run)
     if not source.has_captions and (run.model.context or not source.has_text):
         raise BadInput(
             f"{folder} holds no captions (metadata/metadata_N.parquet with a column "
@@ -40,6 +38,44 @@ def open_embeddings(run, folder):
             "text embeddings alone (config.model.context=0)."
         )
     return source
+
+
+def needed(run):
+    """What a sample of tar shards must have for this run.
+
+    Raises:
+        BadInput: config.data.embeddings in a stage that hears none.
+    """
+    member = run.data.embeddings
+    if not member:
+        return NEED
+    if run.stage not in HEARING:
+        raise BadInput(
+            f"config.data.embeddings is {member!r}, but the {run.stage} stage hears no "
+            "embeddings; leave it out."
+        )
+    return ("caption", member) if run.stage in PRIORS else (*NEED, member)
+
+
+def with_members(run, shards):
+    """MemberSource of shards that were opened with `needed`.
+
+    Raises:
+        BadInput: no embedding there, or another width.
+    """
+    source = MemberSource(shards, run.data.embeddings, run.stage not in PRIORS)
+    if run.stage in PRIORS:
+        _check_width(source, run)
+    return source
+
+
+def _check_width(source, run):
+    if source.width != run.model.clip:
+        raise BadInput(
+            f"{source.first} holds embeddings of width {source.width}, "
+            f"config.model.clip is {run.model.clip}; set it to the width of the CLIP "
+            "that made them."
+        )
 
 
 def without_captions(run, source):
@@ -55,32 +91,36 @@ def check_clip(source, clip):
     """Refuses embeddings that this CLIP cannot have made.
 
     Args:
-        source: EmbeddingSource.
+        source: EmbeddingSource or MemberSource.
         clip: Component.
 
     Raises:
         BadInput: another width, another CLIP's digest, or unit vectors where this
             CLIP's stages hear them as they are.
     """
-    name, folder = source.parts[0].image, source.folder
     if source.width != clip.cfg.clip:
         raise BadInput(
-            f"{name} holds embeddings of width {source.width}, the CLIP of --model has "
-            f"{clip.cfg.clip}; give the model that made them."
+            f"{source.first} holds embeddings of width {source.width}, the CLIP of "
+            f"--model has {clip.cfg.clip}; give the model that made them."
         )
-    path = folder / ABOUT
-    if path.is_file():
-        made_by = read_json(path, "write the embeddings again").get("clip")
-        if made_by != clip_digest(clip.params):
-            raise BadInput(
-                f"{path} says that another CLIP made these embeddings (SHA-256 "
-                f"{str(made_by)[:12]}...); write them again with `dalle2 data embed`."
-            )
+    if isinstance(source, EmbeddingSource):
+        _check_digest(source.folder / ABOUT, clip)
     if source.is_unit and not clip.cfg.unit:
         raise BadInput(
-            f"{name} holds unit vectors, while the stages of this CLIP hear its "
-            "embeddings at their own length (config.json: unit is false); write them "
+            f"{source.first} holds unit vectors, while the stages of this CLIP hear its"
+            " embeddings at their own length (config.json: unit is false); write them "
             "with `dalle2 data embed`, which keeps the length."
+        )
+
+
+def _check_digest(path, clip):
+    if not path.is_file():
+        return
+    made_by = read_json(path, "write the embeddings again").get("clip")
+    if made_by != clip_digest(clip.params):
+        raise BadInput(
+            f"{path} says that another CLIP made these embeddings (SHA-256 "
+            f"{str(made_by)[:12]}...); write them again with `dalle2 data embed`."
         )
 
 
@@ -88,15 +128,15 @@ def findings(source, unit):
     """Sentences on rows that were left out, and on lengths that become 1.
 
     Args:
-        source: EmbeddingSource.
+        source: EmbeddingSource or MemberSource.
         unit: whether the stages of this CLIP hear unit vectors.
     """
     if source.problems:
         counts = ", ".join(f"{reason}: {n}" for reason, n in source.problems.items())
-        yield f"{source.folder}: {len(source)} rows are used, left out are {counts}."
+        yield f"{source!r}: left out are {counts}."
     if unit and not source.is_unit:
         low, high = source.norms
         yield (
-            f"{source.folder}: embeddings have lengths {low:.3g} to {high:.3g}; they "
-            "are scaled to 1."
+            f"{source!r}: embeddings have lengths {low:.3g} to {high:.3g}; they are "
+            "scaled to 1."
         )

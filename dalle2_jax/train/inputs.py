@@ -7,6 +7,7 @@ import jax
 from dalle2_jax.components import load_component
 from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.embeddings import EmbeddingSource, embedding_batches
+from dalle2_jax.data.members import MemberSource, member_batches
 from dalle2_jax.data.prepared import is_prepared, open_prepared
 from dalle2_jax.data.sources import open_shards, shapes_folder, shapes_named
 from dalle2_jax.data.tokens import Tokenizer
@@ -20,7 +21,9 @@ from dalle2_jax.train.embedded import (
     check_clip,
     findings,
     folder_of,
+    needed,
     open_embeddings,
+    with_members,
     without_captions,
 )
 from dalle2_jax.train.pca import check_tables
@@ -42,7 +45,8 @@ def open_source(run, job):
         return open_prepared(job.data, run.data)
     shapes = shapes_named(job.data)
     paths = _written(shapes, run, job) if shapes else job.data
-    return open_shards(paths, run.data, share=_share(), meet=barrier)
+    shards = open_shards(paths, run.data, _share(), barrier, needed(run))
+    return with_members(run, shards) if run.data.embeddings else shards
 
 
 def _written(shapes, run, job):
@@ -103,7 +107,7 @@ def borrow_clip(run, job, mesh, source=None):
     params = clip.params
     if run.codes:
         check_tables(run.codes, clip_digest(params))
-    if isinstance(source, EmbeddingSource):
+    if isinstance(source, EmbeddingSource | MemberSource):
         check_clip(source, clip)
         _tell(findings(source, clip.cfg.unit))
         params = {name: part for name, part in params.items() if name != "image"}
@@ -115,19 +119,13 @@ def _tell(sentences):
         logging.getLogger(__name__).warning(sentence)
 
 
+BATCHES = {EmbeddingSource: embedding_batches, MemberSource: member_batches}
+
+
 def open_batches(run, source, tokenizer, position, log=None):
     """The run's host batches from a position on; log: see `skip_log`."""
-    if isinstance(source, EmbeddingSource):
-        return embedding_batches(
-            source,
-            tokenizer,
-            run.data,
-            run.batch,
-            run.seed,
-            start=position,
-            rows=local_rows(make_mesh(run.mesh), run.batch),
-        )
-    return captioned_batches(
+    make = BATCHES.get(type(source), captioned_batches)
+    return make(
         source,
         tokenizer,
         run.data,

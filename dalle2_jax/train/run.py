@@ -34,6 +34,7 @@ FREE = (
     "guard",
     "data.threads",
     "data.workers",
+    "data.cache",
     "data.bad",
 )
 
@@ -65,15 +66,17 @@ class Data:
     group: int = 1  # neighbours in a shard that stay together in a batch
     threads: int = 8  # that decode, where no workers do
     workers: int = 0  # processes that decode; 0: threads
+    cache: int = 512  # MiB of decoded pictures that are kept, where all fit in
     bad: float = 0.01  # share of broken samples at which the run stops
     keep: tuple[str, ...] = ()  # filters on numbers in the JSON, as "width>=256"
     shuffle_shards: int = 0  # shards shuffled at a time; 0: all samples at once
+    embeddings: str = ""  # member with z_i ("npy"); "": CLIP makes it of the picture
     index: str = "auto"  # of shards: "all" at first, "lazy": in turn, from 1,000 on
 
     def __post_init__(self):
         assert self.index in ("auto", "all", "lazy"), "index must be auto, all or lazy"
         assert self.threads > 0, "threads must be positive"
-        for name in ("workers", "shuffle_shards"):
+        for name in ("workers", "cache", "shuffle_shards"):
             assert getattr(self, name) >= 0, f"{name} must not be negative"
 
 

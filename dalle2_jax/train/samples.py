@@ -6,12 +6,9 @@ import numpy as np
 from PIL import Image
 
 from dalle2_jax.shard.processes import is_first, whole
-from dalle2_jax.train.losses import resize
+from dalle2_jax.train.losses import embed, resize
 from dalle2_jax.unclip import (
     decoder_condition,
-    encode_captions,
-    encode_images,
-    from_uint8,
     sample_decoder,
     sample_keys,
     sample_upsampler,
@@ -49,8 +46,7 @@ def sample_hook(run, clip_cfg, frozen, workdir, log):
 
 
 def _decode(run, clip_cfg, frozen, params, batch):
-    caption = encode_captions(clip_cfg, frozen["clip"], batch.tokens)
-    z_image = encode_images(clip_cfg, frozen["clip"], from_uint8(batch.image))
+    caption, z_image = embed(clip_cfg, frozen, batch)
     condition = decoder_condition(caption, z_image, clip_cfg.unit)
     keys = sample_keys(run.seed, 0, len(z_image))
     static = {"cfg": run.model, "noise": run.noise, "how": run.sampling}

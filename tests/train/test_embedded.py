@@ -1,7 +1,9 @@
 """Priors from folders of embeddings: written, trained from, resumed, refused."""
 
+import io
 import json
 import shutil
+import tarfile
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,12 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh
 from dalle2_jax.train.embed import How, embed_shards
 from dalle2_jax.train.fit import Job, fit
-from dalle2_jax.train.inputs import borrow_clip, obtain_tokenizer, open_source
+from dalle2_jax.train.inputs import (
+    borrow_clip,
+    obtain_tokenizer,
+    open_batches,
+    open_source,
+)
 from dalle2_jax.train.losses import LOSSES, embed
 from dalle2_jax.train.run import as_dict
 from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
@@ -174,7 +181,7 @@ def test_lengths_are_said_and_made_one(home, tmp_path, caplog):
     source = open_source(run, job(home, tmp_path / "emb"))
     cfg, frozen = borrow_clip(run, job(home, tmp_path / "emb"), mesh, source)
     assert "lengths 1 to 9; they are scaled to 1" in caplog.text
-    assert "255 rows are used, left out are all-zero row: 1" in caplog.text
+    assert "255 rows): left out are all-zero row: 1" in caplog.text
     tokenizer = Tokenizer.load(home / "model" / "tokenizer")
     batch = next(embedding_batches(source, tokenizer, run.data, 64, 0))
     _, z_image = embed(cfg, frozen, batch)
@@ -186,3 +193,63 @@ def test_metadata_says_where_a_row_comes_from(home, shards):
     record = ShardSource(shards)[128]
     first = table.slice(0, 1).to_pylist()[0]
     assert first["key"] == record.key and first["shard"] == str(shards[1])
+
+
+@pytest.fixture(scope="module")
+def members(home, shards, tmp_path_factory):
+    """The shards with the embedding of every sample as its member KEY.npy."""
+    folder, rows = tmp_path_factory.mktemp("members"), EmbeddingSource(home / "emb")
+    number = iter(range(len(rows)))
+    for shard in shards:
+        with tarfile.open(shard) as old, tarfile.open(folder / shard.name, "w") as new:
+            for member in old:
+                data = old.extractfile(member).read()
+                new.addfile(member, io.BytesIO(data))
+                if member.name.endswith(".txt"):
+                    z = io.BytesIO()
+                    np.save(z, rows[next(number)].z_image)
+                    info = tarfile.TarInfo(member.name.replace(".txt", ".npy"))
+                    info.size = len(z.getvalue())
+                    new.addfile(info, io.BytesIO(z.getvalue()))
+    return folder
+
+
+@pytest.mark.parametrize("config", ["prior_diffusion", "decoder_64"])
+def test_embeddings_in_the_shards_take_the_image_towers_place(home, members, config):
+    mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
+    found = {}
+    for name in ("", "npy"):
+        run = run_of(config, [f"data.embeddings='{name}'", "batch=8", "data.threads=1"])
+        work = job(home, members)
+        source = open_source(run, work)
+        cfg, frozen = borrow_clip(run, work, mesh, source)
+        assert ("image" in frozen["clip"]) == (name == "")
+        tokenizer = obtain_tokenizer(run, work, source)
+        batch = next(open_batches(run, source, tokenizer, 0))
+        found[name] = embed(cfg, frozen, jax.tree.map(jnp.asarray, batch))
+    for ours, theirs in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-2)  # of pictures of 64 px
+
+
+def test_a_decoder_is_shown_stored_embeddings(home, members):
+    run = run_of("decoder_64", ["data.embeddings='npy'", "batch=8", "model.size=8"])
+    work, key = job(home, members), jax.random.key(0)
+    mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
+    source = open_source(run, work)
+    cfg, frozen = borrow_clip(run, work, mesh, source)
+    tokenizer = obtain_tokenizer(run, work, source)
+    batch = jax.tree.map(jnp.asarray, next(open_batches(run, source, tokenizer, 0)))
+    shown = LOSSES["decoder"](run, cfg).prepare(frozen, batch, key)
+    kept = shown.given.keep_image.astype(bool)
+    z = shown.given.z_image[kept] / run.model.clip**0.5
+    np.testing.assert_allclose(z, batch.z_image[kept], atol=1e-6)
+    assert shown.x_0.shape == (8, 8, 8, 3)
+
+
+def test_members_that_do_not_fit_are_refused(home, members):
+    words = ["data.embeddings='npy'"]
+    refused(home, members, ["'npy'", "hears no embeddings"], *words, config="clip")
+    clip = [*words, "model.clip=32"]
+    refused(home, members, ["0.tar: 0", "width 64", "clip is 32"], *clip)
+    other = ["data.embeddings='img_emb.npy'"]
+    refused(home, members, ["No usable sample", "no img_emb.npy: 256"], *other)
