@@ -5,7 +5,6 @@ normalised z_i (unless ClipConfig.unit is off). Scaling for a network happens at
 door, in this file.
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -24,7 +23,13 @@ from dalle2_jax.decoder.decoder import nothing as no_condition
 from dalle2_jax.decoder.upsampler import Upsampler
 from dalle2_jax.diffusion.guidance import guided
 from dalle2_jax.diffusion.samplers import initial_noise
-from dalle2_jax.diffusion.walk import sample_keys, stage_keys, walk
+from dalle2_jax.diffusion.walk import (
+    Sampling,
+    interval_of,
+    sample_keys,
+    stage_keys,
+    walk,
+)
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.prior.autoregressive import codes_of, draw_codes
@@ -35,28 +40,6 @@ from dalle2_jax.prior.diffusion import Prior, Text, from_scaled
 from dalle2_jax.prior.diffusion import nothing as no_text
 
 PRIORS = ("prior", "prior_dalle2_pytorch", "autoregressive")  # the first one serves
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How one stage is sampled (unCLIP Table 3)."""
-
-    steps: str = "250"  # respacing: "250", "ddim25", "10,10,3,2,2", "fast27"
-    guidance: float = 1.0  # 1: none, one network call per step
-    eta: float = 1.0  # DDIM's eta; "ancestral" ignores it
-    sampler: str = "ancestral"  # or "ddim"
-    clip: float = 0.0  # bound on predicted x_0; 0: none
-    empty: bool = False  # guidance away from the empty caption, not from a dropped one
-    candidates: int = 2  # diffusion prior: draws per z_i; the closest to z_t is kept
-    temperature: float = 1.0  # autoregressive prior; 0: the likeliest codes
-    percentile: float = 50.0  # autoregressive prior: z_i . z_t is drawn from above it
-
-    def __post_init__(self):
-        known = ("ancestral", "ddim")
-        assert self.sampler in known, f"sampler must be one of {', '.join(known)}"
-        assert self.candidates >= 1, "candidates must be at least 1"
-        assert self.temperature >= 0, "temperature must not be negative"
-        assert 0 <= self.percentile < 100, "percentile must lie in 0 to below 100"
 
 
 class Caption(NamedTuple):
@@ -181,7 +164,8 @@ def sample_prior(params, caption, keys, *, cfg, noise, how, empty=None):
         null = prior_text(_like(empty, many), cfg.null)
     elif how.guidance != 1:
         null = no_text(text)
-    model = guided(predict, text, null, how.guidance)
+    within = interval_of(how, noise)
+    model = guided(predict, text, null, how.guidance, False, within, how.rescale)
     z = walk(model, noise, how, initial_noise(keys, (cfg.clip,)), keys)
     z = from_scaled(cfg, params, z)
     z = (z if cfg.whiten else normalised(z)).reshape(count, -1, cfg.clip)
@@ -225,7 +209,8 @@ def guided_decoder(params, condition, cfg, noise, how, empty=None):
     if how.empty and how.guidance != 1:
         blank = _like(empty, condition)
         null = condition._replace(**blank._asdict(), keep_image=null.keep_image)
-    return guided(predict, condition, null, how.guidance, noise.learned_variance)
+    ways = noise.learned_variance, interval_of(how, noise), how.rescale
+    return guided(predict, condition, null, how.guidance, *ways)
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))

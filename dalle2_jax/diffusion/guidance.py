@@ -12,14 +12,19 @@ from dalle2_jax.diffusion.samplers import Prediction, draw, reverse
 from dalle2_jax.errors import BadInput
 
 
-def guided(model, cond, null, scale, learned_variance=False):
+def guided(
+    model, cond, null, scale, learned_variance=False, interval=None, rescale=0.0
+):
     """Classifier-free guidance: model2(x, t) = null + scale * (cond - null).
 
     model(x, t, cond) is called once per step, on a batch of twice the size. cond, null:
     trees of arrays [b, ...]; null is the condition that says nothing. scale: a number,
     or an array [b]. The number 1 means no guidance: one call of the plain size, and
     null may be None. With learned_variance the second half of the last axis is not
-    guided: it is that of the condition.
+    guided: it is that of the condition. interval: (first, last) t that are guided,
+    both included (Kynkaanniemi et al. 2024), None = all; the others have scale 1.
+    rescale: the share to which the guided output is given the standard deviation of
+    that of the condition (Lin et al. 2024, section 3.4).
 
     Raises:
         BadInput: there is no null, or it has not the parts that cond has.
@@ -37,12 +42,15 @@ def guided(model, cond, null, scale, learned_variance=False):
     def model2(x, t):
         output = model(_join(x, x), _join(t, t), both)
         with_cond, without = jnp.split(output, 2)
-        s = scale.reshape(-1, *[1] * (x.ndim - 1))
-        mixed = without + s * (with_cond - without)  # float32, as the scale is
-        if not learned_variance:
-            return mixed
-        half = output.shape[-1] // 2
-        return jnp.concatenate([mixed[..., :half], with_cond[..., half:]], axis=-1)
+        s = scale
+        if interval is not None:
+            s = jnp.where((t >= interval[0]) & (t <= interval[1]), scale, 1.0)
+        s = s.reshape(-1, *[1] * (x.ndim - 1))
+        half = output.shape[-1] // (2 if learned_variance else 1)
+        plain, without = with_cond[..., :half], without[..., :half]
+        mixed = without + s * (plain - without)  # float32, as the scale is
+        mixed = _rescaled(mixed, plain, rescale) if rescale else mixed
+        return jnp.concatenate([mixed, with_cond[..., half:]], axis=-1)
 
     return model2
 
@@ -68,6 +76,13 @@ def classifier_ddpm(gradient):
         return draw(pushed, log_variance, row, noise)
 
     return step
+
+
+def _rescaled(mixed, plain, share):
+    """`mixed` with `share` of the way to the spread that `plain` has, per sample."""
+    axes = tuple(range(1, mixed.ndim))
+    wanted, there = (x.std(axes, keepdims=True) for x in (plain, mixed))
+    return mixed * (1 + share * (wanted / jnp.maximum(there, 1e-8) - 1))
 
 
 def _join(a, b):

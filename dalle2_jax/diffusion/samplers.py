@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dalle2_jax.diffusion.objective import split_variance
 from dalle2_jax.diffusion.process import (
@@ -30,11 +31,11 @@ class Prediction(NamedTuple):
     variance: jax.Array | None  # IDDPM's v in [-1, 1]; None if not learned
 
 
-def denoiser(model, noise, clip):
+def denoiser(model, noise, clip, threshold=0.0):
     """denoise(x, row) -> Prediction from model(x, t) -> output, with t int32 [b].
 
     noise: the `Noise` that the model was trained with. clip: x_0 is kept within
-    -clip and clip; None leaves it.
+    -clip and clip; None leaves it. threshold: see `bounded`.
     """
 
     def denoise(x, row):
@@ -43,9 +44,25 @@ def denoiser(model, noise, clip):
         output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
         output, variance = split_variance(output, x, noise.learned_variance)
         x_0 = to_x_0(output, x, row.now, noise.predicts)
-        return Prediction(x_0 if clip is None else jnp.clip(x_0, -clip, clip), variance)
+        return Prediction(bounded(x_0, clip, threshold), variance)
 
     return denoise
+
+
+def bounded(x_0, clip, threshold=0.0):
+    """x_0 [b, ...] within -clip and clip; None leaves it.
+
+    threshold: 0 cuts what is outside. Else Imagen §2.3: where that quantile s of |x_0|
+    of a sample is beyond clip, it is cut at s and scaled down to clip.
+    """
+    if clip is None:
+        return x_0
+    if not threshold:
+        return jnp.clip(x_0, -clip, clip)
+    size = jnp.abs(x_0.reshape(len(x_0), -1))
+    s = jnp.maximum(jnp.quantile(size, threshold, axis=1), clip)
+    s = s.reshape(-1, *[1] * (x_0.ndim - 1))
+    return jnp.clip(x_0, -s, s) * (clip / s)
 
 
 def ddpm(denoise, x, row, noise):
@@ -144,6 +161,35 @@ def sample(step, denoise, x_T, rows, keys):
 
     numbers = jnp.arange(len(table.t), dtype=jnp.int32)
     return jax.lax.scan(body, x_T.astype(dtype), (numbers, table))[0]
+
+
+def dpm_solver(denoise, x_T, rows):
+    """DPM-Solver++ (2M), Lu et al. (2022b), algorithm 2, on x_0; it draws no noise.
+
+    x_T [b, ...]; rows of NumPy arrays. The first step and the last are of first order.
+    """
+    with np.errstate(divide="ignore"):
+        before, after = (
+            np.log(rows.ab / rows.rest),
+            np.log(rows.ab_next / rows.rest_next),
+        )
+    h = (after - before) / 2  # of lambda, half the log of signal over noise
+    old = np.zeros_like(h)  # weight of the step before in the difference of x_0
+    old[1:-1] = h[1:-1] / (2 * h[:-2])
+    keep = np.sqrt(rows.rest_next / rows.rest)
+    new = np.sqrt(rows.ab_next) * -np.expm1(-h)
+    weights = [jnp.asarray(w, jnp.float32) for w in (keep, new, old)]
+    table = jax.tree.map(lambda a: jnp.asarray(a, _kind(a, jnp.float32)), rows)
+
+    def body(carry, scanned):
+        x, x_0_before = carry
+        row, (keep, new, old) = scanned
+        x_0 = denoise(x, row).x_0
+        steady = (1 + old) * x_0 - old * x_0_before
+        return (keep * x + new * steady, x_0), None
+
+    start = x_T.astype(jnp.float32)
+    return jax.lax.scan(body, (start, jnp.zeros_like(start)), (table, weights))[0][0]
 
 
 def initial_noise(keys, shape):

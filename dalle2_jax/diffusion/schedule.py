@@ -19,7 +19,8 @@ class Noise:
     """The forward process that a network is trained on, and what the network predicts.
 
     time_power: training draws t = floor(steps * u ** time_power) with uniform u; less
-    than 1 trains more on the noisy end, more than 1 on the clean end.
+    than 1 trains more on the noisy end, more than 1 on the clean end. eps_square: what
+    `analytic_rows` needs to know of the trained network, () = not measured.
     """
 
     schedule: str = "cosine"  # or "linear"
@@ -27,6 +28,7 @@ class Noise:
     predicts: str = "eps"  # or "x0", "v"
     learned_variance: bool = False  # the last axis of the output is twice as long
     time_power: float = 1.0
+    eps_square: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.schedule not in BETAS:
@@ -135,12 +137,18 @@ def kept_steps(steps, spec):
 def rows(kind, steps, spec):
     """The table of a sampler that keeps `spec` of a schedule.
 
-    spec: as in `kept_steps`, or as in `lagging_rows`: "lucid64", "laion64".
+    spec: as in `kept_steps`, or as in `lagging_rows`: "lucid64", "laion64", or
+    "logsnr20": 20 steps spread evenly in the logarithm of signal over noise, as
+    DPM-Solver likes them.
     """
     if isinstance(spec, str) and spec.startswith(tuple(GRIDS)):
         return lagging_rows(kind, steps, spec)
-    t = kept_steps(steps, spec)
-    return _table(t, alpha_bars(betas(kind, steps))[t])
+    ab = alpha_bars(betas(kind, steps))
+    if isinstance(spec, str) and spec.startswith("logsnr"):
+        t = _even_in_log_snr(ab, _counts(spec.removeprefix("logsnr"))[0])
+    else:
+        t = kept_steps(steps, spec)
+    return _table(t, ab[t])
 
 
 def lagging_rows(kind, steps, spec):
@@ -172,6 +180,33 @@ def inverse_rows(table):
     back = Rows(*(column[::-1][:-1] for column in table))
     level = Level(table.ab[::-1][1:], table.rest[::-1][1:])
     return back._replace(ab_next=level.ab, rest_next=level.rest)
+
+
+def analytic_rows(table, eps_square, steps):
+    """The table with the optimal reverse variances of a trained network.
+
+    Analytic-DPM (Bao et al. 2022), eq. 8 with the lambda of DDPM: the posterior's
+    variance and what x_0 still varies by where the network knows eps only in part.
+
+    Args:
+        table: Rows.
+        eps_square: mean square of the predicted eps over data, at t spread evenly over
+            the chain, both ends included; what lies between is interpolated.
+        steps: of the chain.
+
+    Raises:
+        BadInput: eps_square is empty.
+    """
+    if not len(eps_square):
+        raise BadInput(
+            "the sampler 'analytic' needs the mean square of the network's eps, which "
+            "this component has not; train it here, or take another sampler."
+        )
+    places = np.linspace(0, steps - 1, len(eps_square))
+    unknown = 1 - np.clip(np.interp(table.t, places, eps_square), 0, 1)
+    spread = table.beta**2 / (table.rest * (1 - table.beta)) * unknown
+    log_variance = np.log(np.exp(table.log_variance) + spread)
+    return table._replace(log_variance=log_variance)
 
 
 def resampled_rows(table, times):
@@ -243,6 +278,20 @@ def _truncated(first, last, points):
     stride = np.float32(last - first) / np.float32(points - 1)
     up, down = first + stride * i, last - stride * (points - 1 - i)
     return np.where(i < points // 2, up, down)[:-1].astype(int)
+
+
+def _even_in_log_snr(ab, count):
+    """`count` steps, about evenly spread in log(ab / (1 - ab)); ascending.
+
+    Where the chain itself is coarser, at its noisy end, its own steps are taken.
+    """
+    if not 2 <= count <= len(ab):
+        raise BadInput(f"logsnr{count} is no grid for {len(ab)} steps; take 2 or more.")
+    log_snr, i = np.log(ab / (1 - ab)), np.arange(count)
+    places = np.linspace(log_snr[0], log_snr[-1], count)
+    nearest = np.abs(log_snr[:, None] - places).argmin(0)
+    apart = np.minimum.accumulate((nearest - i)[::-1])[::-1]  # no step twice
+    return np.maximum(apart, 0) + i
 
 
 def _one_stride(steps, count):

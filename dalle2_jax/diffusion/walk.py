@@ -1,10 +1,48 @@
-"""A stage's whole walk from x_T to x_0, and the keys of its samples."""
+"""A stage's whole walk from x_T to x_0, how it is made, and the keys of its samples."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from dalle2_jax.diffusion.samplers import ddim, ddpm, denoiser, sample
-from dalle2_jax.diffusion.schedule import rows
+from dalle2_jax.diffusion.samplers import ddim, ddpm, denoiser, dpm_solver, sample
+from dalle2_jax.diffusion.schedule import analytic_rows, rows
+
+SAMPLERS = ("ancestral", "ddim", "dpm", "analytic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How one stage is sampled (unCLIP Table 3).
+
+    sampler: "ancestral" (DDPM, the variance learned or the posterior's), "ddim", "dpm"
+    (DPM-Solver++ 2M), "analytic" (DDPM with the variances of Analytic-DPM).
+    """
+
+    steps: str = "250"  # respacing: "250", "ddim25", "10,10,3,2,2", "fast27"
+    guidance: float = 1.0  # 1: none, one network call per step
+    eta: float = 1.0  # DDIM's eta; the other samplers ignore it
+    sampler: str = "ancestral"
+    clip: float = 0.0  # bound on predicted x_0; 0: none
+    threshold: float = 0.0  # quantile of dynamic thresholding (Imagen); 0: static
+    interval: tuple[float, float] = (0.0, 1.0)  # of t / steps, where guidance acts
+    rescale: float = 0.0  # how far a guided output gets its spread back; 0: not
+    empty: bool = False  # guidance away from the empty caption, not from a dropped one
+    candidates: int = 2  # diffusion prior: draws per z_i; the closest to z_t is kept
+    temperature: float = 1.0  # autoregressive prior; 0: the likeliest codes
+    percentile: float = 50.0  # autoregressive prior: z_i . z_t is drawn from above it
+
+    def __post_init__(self):
+        known = self.sampler in SAMPLERS
+        assert known, f"sampler must be one of {', '.join(SAMPLERS)}"
+        assert 0 <= self.threshold <= 1, "threshold must lie in 0 to 1"
+        assert self.clip or not self.threshold, "threshold needs clip, its least bound"
+        low, high = self.interval
+        assert 0 <= low < high <= 1, "interval must lie in 0 to 1, its ends in order"
+        assert 0 <= self.rescale <= 1, "rescale must lie in 0 to 1"
+        assert self.candidates >= 1, "candidates must be at least 1"
+        assert self.temperature >= 0, "temperature must not be negative"
+        assert 0 <= self.percentile < 100, "percentile must lie in 0 to below 100"
 
 
 def walk(model, noise, how, x, keys, last=None):
@@ -13,26 +51,42 @@ def walk(model, noise, how, x, keys, last=None):
     Args:
         model: model(x, t) -> output, guided where it should be.
         noise: the `Noise` that it was trained with.
-        how: has steps, sampler ("ancestral" or "ddim"), eta, clip (0: none).
+        how: Sampling.
         x: x_T float32 [b, ...].
         keys: [b], one per sample.
         last: another model, which takes the last row alone, or None.
+
+    Raises:
+        BadInput: the steps do not fit the schedule, or the sampler is "analytic" and
+            the mean squares that it needs were not measured.
     """
-    step = step_of(how)
     table = rows(noise.schedule, noise.steps, how.steps)
+    if how.sampler == "analytic":
+        table = analytic_rows(table, noise.eps_square, noise.steps)
     parts = [(model, slice(None))]
     if last is not None:
         parts = [(model, slice(-1)), (last, slice(-1, None))]
     for network, part in parts:
-        denoise = denoiser(network, noise, how.clip or None)
+        denoise = denoiser(network, noise, how.clip or None, how.threshold)
         some = jax.tree.map(lambda column, part=part: column[part], table)
-        x = sample(step, denoise, x, some, keys)
+        if how.sampler == "dpm":
+            x = dpm_solver(denoise, x, some)
+        else:
+            x = sample(step_of(how), denoise, x, some, keys)
     return x
 
 
 def step_of(how):
-    """The step that `how` names: its fields sampler and eta."""
-    return ddpm if how.sampler == "ancestral" else ddim(how.eta)
+    """The step that `how` names, of those that look at one level alone."""
+    named = {"ddim": ddim(how.eta), "dpm": ddim(0.0)}  # dpm alone in one step is ddim
+    return named.get(how.sampler, ddpm)
+
+
+def interval_of(how, noise):
+    """The first and last t at which guidance acts; None where it always does."""
+    if how.interval == (0.0, 1.0):
+        return None
+    return tuple(round(share * (noise.steps - 1)) for share in how.interval)
 
 
 def sample_keys(seed, first, count):

@@ -117,3 +117,21 @@ def test_a_classifier_tilts_the_distribution():
     by_mean = walk(guidance.classifier_ddpm(gradient), denoise)
     np.testing.assert_allclose(by_eps.mean(), 0.8, atol=0.03)
     np.testing.assert_allclose(by_mean.mean(), 0.8, atol=0.03)
+
+
+def test_guidance_acts_within_its_interval_alone():
+    out = guidance.guided(Model(), COND, NULL, 3.0, interval=(5, 50))(X, TIME)
+    always = guidance.guided(Model(), COND, NULL, 3.0)(X, TIME)
+    np.testing.assert_array_equal(out[:2], always[:2])
+    np.testing.assert_allclose(out[2], Model()(X, TIME, COND)[2], atol=1e-6)
+
+
+def test_rescaled_guidance_has_the_spread_of_the_condition():
+    plain = Model()(X, TIME, COND)
+    whole, half, none = (
+        guidance.guided(Model(), COND, NULL, 5.0, rescale=share)(X, TIME)
+        for share in (1.0, 0.5, 0.0)
+    )
+    axes = (1, 2, 3)
+    np.testing.assert_allclose(whole.std(axes), plain.std(axes), rtol=1e-5)
+    np.testing.assert_allclose(half, (whole + none) / 2, rtol=1e-5)

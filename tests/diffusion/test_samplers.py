@@ -9,6 +9,7 @@ from dalle2_jax.diffusion import samplers
 from dalle2_jax.diffusion.process import q_sample
 from dalle2_jax.diffusion.schedule import (
     Noise,
+    analytic_rows,
     full_table,
     inverse_rows,
     resampled_rows,
@@ -266,3 +267,46 @@ def test_inpainting_of_a_normal_distribution_keeps_known_and_draws_the_rest(time
     np.testing.assert_allclose(x[:, :4], 3.0, atol=1e-5)
     assert abs(float(x[:, 4:].mean()) - MEAN) < 0.03
     assert abs(float(x[:, 4:].std()) - STD) < 0.03
+
+
+def test_dpm_solver_of_a_perfect_denoiser_returns_the_image():
+    def denoise(x, row):
+        return samplers.Prediction(X_0, None)
+
+    np.testing.assert_allclose(samplers.dpm_solver(denoise, EPS, ROWS), X_0, atol=1e-5)
+
+
+def test_dpm_solver_follows_the_flow_of_ddim_in_fewer_steps():
+    keys = jax.random.split(jax.random.key(3), 512)
+    x_T = samplers.initial_noise(keys, (8,))
+    fine = rows("cosine", 1000, 1000)
+    exact = samplers.sample(samplers.ddim(), NORMAL, x_T, fine, keys)
+    table = rows("cosine", 1000, "logsnr20")
+    assert len(table.t) == 20 and (table.t[0], table.t[-1]) == (999, 0)
+    second = samplers.dpm_solver(NORMAL, x_T, table)
+    first = samplers.sample(samplers.ddim(), NORMAL, x_T, table, keys)
+    errors = [float(jnp.abs(x - exact).mean()) for x in (second, first)]
+    assert errors[0] < 0.02 and errors[0] < errors[1] / 3
+
+
+def test_analytic_variances_need_few_steps():
+    """E eps^2 is known for normal data; eight steps then keep the spread."""
+    full = full_table("cosine", 1000)
+    square = full.rest / (full.ab * STD**2 + full.rest)  # E[eps | x]^2 over the data
+    table = rows("cosine", 1000, 8)
+    better = analytic_rows(table, tuple(square), 1000)
+    analytic, posterior = (
+        walk(samplers.ddpm, NORMAL, t).std() for t in (better, table)
+    )
+    np.testing.assert_allclose(analytic, STD, rtol=0.015)
+    assert posterior < 0.97 * STD
+    with pytest.raises(BadInput, match="mean square of the network's eps"):
+        analytic_rows(table, (), 1000)
+
+
+def test_dynamic_thresholding_scales_what_static_thresholding_cuts():
+    x = jnp.stack([jnp.linspace(-4, 4, 101), jnp.linspace(-0.5, 0.5, 101)])[..., None]
+    bounded = samplers.bounded(x, 1.0, 1.0)
+    np.testing.assert_allclose(bounded[0], x[0] / 4, atol=1e-6)  # by its largest value
+    np.testing.assert_array_equal(bounded[1], x[1])  # already within
+    np.testing.assert_array_equal(samplers.bounded(x, 1.0), jnp.clip(x, -1, 1))
