@@ -13,13 +13,6 @@ import yaml
 LAUNCH = Path("launch")
 SCRIPTS = ["tpu_vm.sh", "queued_resource.sh", "xpk.sh", "slurm_pyxis.sbatch"]
 TRAIN = ["--config", "configs/clip.py", "--data", "a b/*.tar", "--workdir", "it's"]
-    "--config",
-    "configs/clip.py",
-    "--data",
-    "a b/*.tar",
-    "--workdir",
-    "/runs/it's",
-]
 NEEDED = {"IMAGE": "r/dalle2:tpu", "HOSTS": 16, "BUCKET": "b", "TOPOLOGY": "4x4x4"}
 NEEDED |= {"ACCELERATOR": "tpu-v5p-slice", "ARGS": "--config configs/clip.py"}
 

@@ -35,6 +35,27 @@ def test_the_paper_is_the_default_and_says_table_3():
     assert upsampler.model.unet.attend == () and upsampler.corrupt.crop == 0.25
 
 
+# rate, beta2, eps, weight decay, EMA, batch, iterations: unCLIP Table 3, and for CLIP
+# Table 18 of its paper (ViT) with unCLIP App. C's rate and SAM
+TABLE = {
+    "prior_autoregressive": (1.6e-4, 0.91, 1e-10, 4e-2, 0.999, 4096, 1_000_000),
+    "prior_diffusion": (1.1e-4, 0.96, 1e-6, 6e-2, 0.9999, 4096, 600_000),
+    "decoder_64": (1.2e-4, 0.999, 1e-8, 0.0, 0.9999, 2048, 800_000),
+    "upsampler_256": (1.2e-4, 0.999, 1e-8, 0.0, 0.9999, 1024, 1_000_000),
+    "upsampler_1024": (1.0e-4, 0.999, 1e-8, 0.0, 0.9999, 512, 1_000_000),
+    "clip": (3e-4, 0.98, 1e-6, 0.2, 0.9999, 32_768, 400_000),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_optimizer_is_the_one_of_the_paper(name):
+    run = load_run(f"configs/{name}.py")
+    cfg = run.optim
+    ours = (cfg.rate, cfg.beta2, cfg.eps, cfg.decay, cfg.ema, run.batch, run.steps)
+    assert ours == TABLE[name] and cfg.beta1 == 0.9
+    assert (cfg.sam_rho, cfg.sam_group) == (0.1 if name == "clip" else 0.0, 64)
+
+
 def test_an_override_reaches_fields_left_at_their_defaults():
     run = load_run("configs/decoder_64.py:small", ["--config.model.unet.patch=2"])
     assert run.model.unet.patch == 2
