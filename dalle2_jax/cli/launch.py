@@ -21,6 +21,7 @@ EXAMPLE = (
 )
 GRACE = 10.0  # seconds that the others have to end by themselves after one failed
 PREEMPTED = 75
+SET_PDEATHSIG = 1  # of Linux's prctl
 DEVICES = "--xla_force_host_platform_device_count"
 
 
@@ -84,6 +85,7 @@ def start(command, place, index):
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=_die_with_parent,
     )
     for source, sink in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
         copy = threading.Thread(target=_copy, args=(source, sink, index))
@@ -118,6 +120,14 @@ def watch(processes):
     codes = [process.returncode for process in processes]
     code = failed if failed is not None else max(codes, key=lambda c: (c < 0, c))
     return code if code >= 0 else 128 - code
+
+
+def _die_with_parent():
+    """On Linux, a launcher that is killed takes its processes along."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _send(processes, number):

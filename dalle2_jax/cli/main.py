@@ -3,9 +3,11 @@
 import argparse
 import gc
 import importlib
+import os
 import signal
 import sys
 import threading
+import traceback
 
 from dalle2_jax import __version__
 from dalle2_jax.errors import BadInput, Failed, Preempted
@@ -77,7 +79,35 @@ def interrupt(number, frame):
 
 
 def main(argv=None):
-    """Entry point; returns the exit code."""
+    """Entry point; returns the exit code.
+
+    One of several processes that failed ends at once: the others may be waiting for it
+    in a collective, and it must not wait for them in turn.
+    """
+    try:
+        code = outcome(argv)
+    except Exception:
+        if not several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code == EXIT[Preempted]:  # asked again while on its way out: it is leaving
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif code and several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def several():
+    """Whether this is one of several processes of a run."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def outcome(argv):
+    """Runs the verb that `argv` names; its exit code, errors told in one sentence."""
     top = parser()
     args, extra = top.parse_known_args(argv)
     args.overrides = [text for text in extra if text.startswith("--config.")]

@@ -36,6 +36,8 @@ class Stop:
         return self
 
     def __exit__(self, *error):
+        if self.asked == signal.SIGTERM:  # asked again while leaving: no harm
+            self.before[signal.SIGTERM] = signal.SIG_IGN
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
