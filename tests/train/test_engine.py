@@ -14,7 +14,7 @@ from dalle2_jax.errors import BadInput, Failed
 from dalle2_jax.train import fit as engine
 from dalle2_jax.train.begin import inherited
 from dalle2_jax.train.losses import LOSSES, Loss
-from dalle2_jax.train.metrics import read_metrics
+from dalle2_jax.train.metrics import open_log, read_metrics
 
 SMALL = ["model.unet.multiples=(1,)", "model.unet.channels=32", "model.size=16"]
 USUAL = ["data.size=16", "batch=8", "steps=8", "log_every=1", "save_every=2"]
@@ -181,3 +181,16 @@ def test_boards_that_are_not_installed(model, shards, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(BadInput, match="--wandb needs the package wandb"):
         engine.fit(tiny(), job(shards, tmp_path / "a", model, wandb="unclip"))
+
+
+def test_boards_are_kept_where_there_is_no_network(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for step in (1, 2):  # resumed, it is the same run
+        log = open_log(tmp_path, step - 1, "unclip", {"batch": 8})
+        log.write(step, {"loss": 1.0 / step})
+        log.picture(step, "samples", np.zeros((4, 8, 3), np.uint8))
+        log.close()
+    name = read_json(tmp_path / "wandb.json", "")["id"]
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert {path.name.split("-")[-1] for path in runs} == {name}
