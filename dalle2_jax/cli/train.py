@@ -6,7 +6,11 @@ NAME = "train"
 HELP = "Train one stage; the same command again resumes it."
 EXAMPLE = (
     "dalle2 train --config configs/clip.py:small --data 'shards/{00000..00009}.tar'\n"
-    "         --workdir runs/clip --model runs/model --config.optim.rate=1e-4"
+    "         --workdir runs/clip --model runs/model --config.optim.rate=1e-4\n"
+    "goes on from another's weights, over eight microbatches, keeping two averages:\n"
+    "dalle2 train --config configs/decoder_64.py:karlo --data 'shards/*.tar'\n"
+    "         --workdir runs/tuned --model runs/mine --init runs/karlo\n"
+    "         --config.accumulate=8 --config.optim.ema_more='(0.999,)'"
 )
 
 
@@ -22,7 +26,8 @@ def add_arguments(parser):
         default=["shapes:simple"],
         nargs="+",
         help="tar shards (files, folder, glob, braces, URLs), or generated pictures: "
-        "shapes:simple, shapes:pairs, shapes:full[:COUNT] (default: shapes:simple)",
+        "shapes:simple, shapes:pairs, shapes:full[:COUNT] (default: shapes:simple), or "
+        "tfds:NAME:SPLIT; for priors also a folder of embeddings (dalle2 data embed)",
     )
     parser.add_argument("--workdir", required=True, type=Path, help="run directory")
     parser.add_argument(
