@@ -70,6 +70,10 @@ class LazyShards:
     def __getitem__(self, record):
         return self.reader.record(*self.locate(record))
 
+    def pair(self, record):
+        """(image, caption) of a sample, which is less to read than its Record."""
+        return self.reader.pair(*self.locate(record))
+
     def member(self, record, extension):
         """The bytes of another member of a sample ("npy"), or None."""
         return self.reader.member(*self.locate(record), extension)

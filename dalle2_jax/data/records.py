@@ -156,6 +156,10 @@ class ShardSource(Sequence):
     def __getitem__(self, i):
         return self.reader.record(*self.locate(i))
 
+    def pair(self, i):
+        """(image, caption) of a sample, which is less to read than its Record."""
+        return self.reader.pair(*self.locate(i))
+
     def member(self, i, extension):
         """The bytes of another member of sample i ("npy"), or None."""
         return self.reader.member(*self.locate(i), extension)

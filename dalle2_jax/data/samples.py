@@ -43,18 +43,24 @@ class Maker(NamedTuple):
             Fault of each row whose picture is broken or has no caption.
         """
         captions, faults = [], []
+        pair = getattr(self.source, "pair", self._pair)
         for row, number in enumerate(records):
-            record = self.source[number]
-            captions.append(record.caption)
+            image, caption = pair(number)
+            captions.append(caption)
             try:
-                if not record.caption:
+                if not caption:
                     raise BadInput("has no caption.")
-                images[row] = decode(record.image, self.size, "")
+                images[row] = decode(image, self.size, "")
             except BadInput as error:
+                record = self.source[number]
                 fault = Fault(row, record.shard, record.key, str(error).strip())
                 faults.append(fault)
         tokens[:] = self.tokenizer.encode(captions, self.context)
         return faults
+
+    def _pair(self, number):
+        record = self.source[number]
+        return record.image, record.caption
 
     def close(self):
         """Nothing is open here."""

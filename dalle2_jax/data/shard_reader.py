@@ -154,6 +154,11 @@ class ShardReader:
         meta = self._meta(shard, row) if meta is None else meta
         return str(meta.get("caption") or "").strip()
 
+    def pair(self, shard, row):
+        """(image, caption) of a sample; its JSON is read only for the caption."""
+        image = self._read(shard, self.index(shard).pictures[row])
+        return image, self.caption(shard, row)
+
     def record(self, shard, row):
         """The Record of a sample; the image is empty where it has none."""
         index, meta = self.index(shard), self._meta(shard, row)

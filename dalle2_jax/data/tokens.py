@@ -42,6 +42,8 @@ BYTES = {letter: byte for byte, letter in LETTERS.items()}
 
 def clean(caption):
     """OpenAI's cleaning: encoding mended, HTML unescaped twice, spaces, lower-case."""
+    if caption.isascii() and caption.isprintable() and "&" not in caption:
+        return " ".join(caption.split()).lower()  # nothing to mend
     caption = caption.encode("utf-8", "replace").decode()  # lone surrogates
     text = html.unescape(html.unescape(ftfy.fix_text(caption)))
     return " ".join(text.split()).lower()
@@ -178,6 +180,12 @@ class Tokenizer:
             row[: len(marked)] = marked[:context]
             row[-1] = self.end if len(marked) > context else row[-1]
         return ids
+
+    def lengths(self, captions):
+        """How many places each caption needs, both marks included: int [n]."""
+        cleaned = [clean(caption) for caption in captions]
+        made = self._engine.encode_batch(cleaned, add_special_tokens=False)
+        return np.array([2 + len(encoding.ids) for encoding in made], int)
 
     def decode(self, ids):
         """The text of one row of ids, between the marks."""

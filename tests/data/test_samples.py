@@ -30,11 +30,10 @@ def source(tmp_path_factory):
     return ShardSource(folder)
 
 
-def test_workers_and_threads_make_the_same_batches(source, monkeypatch, tmp_path):
-    monkeypatch.setattr("dalle2_jax.data.batches.CACHE_BYTES", 0)
+def test_workers_and_threads_make_the_same_batches(source, tmp_path):
     found = []
     for workers in (0, 2):
-        data = Data(16, 12, threads=2, workers=workers)
+        data = Data(16, 12, threads=2, workers=workers, cache=0)
         batches = captioned_batches(
             source, TOKENIZER, data, 7, 0, log=tmp_path / f"{workers}.jsonl"
         )

@@ -1,14 +1,16 @@
 """CLIP's tokens: equal to the recorded ids, and to other tokenizers of the format."""
 
+import html
 import json
 import pickle
 from pathlib import Path
 
+import ftfy
 import numpy as np
 import pytest
 
 from dalle2_jax.data.merges import learn_merges
-from dalle2_jax.data.tokens import END, START, Tokenizer
+from dalle2_jax.data.tokens import END, START, Tokenizer, clean
 from dalle2_jax.errors import BadInput
 
 RECORDED = Path(__file__).parents[1] / "parity/data/clip_tokens.json"
@@ -155,3 +157,14 @@ def test_damaged_folders_are_named(trained, tmp_path):
         Tokenizer.load(tmp_path)
     with pytest.raises(BadInput, match="a list of captions"):
         trained.encode("a caption", 8)
+
+
+def test_what_needs_no_mending_is_cleaned_as_everything_else():
+    rng = np.random.default_rng(0)
+    letters = [chr(i) for i in range(256)] + list(" <>&;'amp&lt;\t")
+    for _ in range(500):
+        text = "".join(rng.choice(letters, rng.integers(1, 12)))
+        plain = "".join(c for c in text if c.isascii() and c != "&")
+        for caption in (text, plain):
+            whole = html.unescape(html.unescape(ftfy.fix_text(caption)))
+            assert clean(caption) == " ".join(whole.split()).lower()
