@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from dalle2_jax.cli import sample
+from dalle2_jax.cli.main import main
 from dalle2_jax.clip.contrastive import ClipConfig
 from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.text import TextTowerConfig
@@ -23,8 +25,11 @@ from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.decoder.decoder import DecoderConfig
 from dalle2_jax.decoder.upsampler import UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
+from dalle2_jax.diffusion.walk import SAMPLERS
 from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.clip_score import rerank
 from dalle2_jax.layers.unet import UNetConfig
+from dalle2_jax.manipulate.latent import imagine
 from dalle2_jax.prior.diffusion import PriorConfig
 from dalle2_jax.unclip import (
     Caption,
@@ -245,5 +250,86 @@ def test_what_is_missing_is_named(folder, tmp_path):
 
 
 def test_more_steps_than_stages_are_refused(folder):
-    with pytest.raises(BadInput, match="has 4 values; the model's stages are prior, "):
-        sample.ways(load(folder), "1/2/3/4", None)
+    with pytest.raises(BadInput, match="has 5 values; the stages are prior, decoder"):
+        sample.ways(load(folder), "1/2/3/4/5", None)
+
+
+def test_embeddings_of_the_prior_lead_to_the_same_pictures(folder):
+    model = load(folder)
+    z = np.asarray(imagine(model, CAPTIONS, sample_keys(7, 0, 6)))
+    assert z.shape == (6, 16) and z.dtype == np.float32
+    through = pictures(model, CAPTIONS, 4, route="image", z_image=z)
+    apart = through.astype(int) - pictures(model, CAPTIONS, 4)
+    assert np.abs(apart).max() <= 1  # other shapes, other sums: at most a rounding step
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS[1:3])
+def test_every_stage_may_have_its_own_sampler(folder, sampler):
+    model = load(folder)
+    how = sample.ways(model, None, None, f"{sampler}/{sampler}")
+    assert (how["prior"].sampler, how["upsampler"].sampler) == (sampler, "ancestral")
+    made = pictures(model, CAPTIONS[:2], 2, how=how)
+    assert np.abs(made.astype(int) - pictures(model, CAPTIONS[:2], 2)).max() > 0
+
+
+def test_the_closest_pictures_are_kept(folder):
+    model = load(folder)
+    wanted = [c for c in CAPTIONS[:2] for _ in range(3)]
+    made = pictures(model, wanted, 6)
+    numbers, cosines = rerank(model, made, wanted, 3, 2)
+    assert [n // 3 for n in numbers] == [0, 0, 1, 1]
+    assert cosines[0] >= cosines[1] and cosines[2] >= cosines[3]
+    everything, _ = rerank(model, made, wanted, 3, 3)
+    assert sorted(everything) == list(range(6))
+
+
+def sampled(folder, tmp_path, *words):
+    """The exit code of `dalle2 sample`, and its folder."""
+    out = tmp_path / "out"
+    base = ["sample", "--model", str(folder), "--out", str(out), "--steps", "2/2/2"]
+    return main([*base, *words]), out
+
+
+def test_stages_run_one_by_one_give_the_pictures_of_the_whole(folder, tmp_path):
+    assert sampled(folder, tmp_path / "a", "a ring", "big")[0] == 0
+    code, first = sampled(folder, tmp_path / "b", "a ring", "big", "--stages", "prior")
+    assert code == 0
+    rest = ["--stages", "decoder,upsampler", "--embeddings", str(first / "z_i.npy")]
+    assert sampled(folder, tmp_path / "c", "a ring", "big", *rest)[0] == 0
+    for name in ("00000.png", "00001.png"):
+        one, two = (Image.open(tmp_path / d / "out" / name) for d in "ac")
+        apart = np.asarray(one).astype(int) - np.asarray(two)
+        assert np.abs(apart).max() <= 1
+    words = ["a ring", "--stages", "prior,decoder"]
+    assert Image.open(sampled(folder, tmp_path, *words)[1] / "00000.png").size == (8, 8)
+
+
+def test_captions_from_a_file_reranked(folder, tmp_path):
+    (tmp_path / "lines.txt").write_text("a ring\n\na cross\n")
+    lines = ["--captions-file", str(tmp_path / "lines.txt"), "--n", "3", "--keep", "1"]
+    code, out = sampled(folder, tmp_path, *lines)
+    assert code == 0 and len(list(out.glob("0*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", "--stages", "prior,upsampler"], "no stages in a row"),
+        (["a", "--stages", "decoder"], "--embeddings takes the place of the prior"),
+        (["a", "--keep", "2"], "--keep 2 must lie between 1 and --n 1"),
+        (["a", "--sampler", "euler"], "sampler must be one of ancestral, ddim"),
+        (["a", "--sampler", "analytic"], "needs the mean square of the network's eps"),
+        (["a " * 40, "--no-cut"], "shorten it, or leave out --no-cut"),
+        (["a", "--steps", "2/2000"], "2000"),
+        ([" "], "no caption given"),
+    ],
+)
+def test_bad_usage_of_sample_is_one_sentence(words, said, folder, tmp_path, capsys):
+    code, out = sampled(folder, tmp_path, *words)
+    heard = capsys.readouterr().err.strip()
+    assert code == 2 and said in heard and "\n" not in heard
+
+
+def test_a_long_caption_is_cut_with_a_warning(folder, tmp_path, capsys):
+    assert sampled(folder, tmp_path, "a " * 40)[0] == 0
+    assert "its end is cut off" in capsys.readouterr().err

@@ -33,6 +33,26 @@ def clip_score(z_image, z_text):
     return float(np.mean(np.sum(z_image * z_text, axis=-1)))
 
 
+def rerank(model, pictures, captions, n, keep):
+    """Of each caption's n pictures the `keep` that CLIP finds closest to it.
+
+    Args:
+        model: UnCLIP with clip and tokenizer.
+        pictures: uint8 [captions x n, y, x, 3], the n of a caption in a row.
+        captions: as many strings.
+        n, keep: whole numbers, keep <= n.
+
+    Returns:
+        (numbers int [captions x keep] of the kept, the closest first; their cosines).
+    """
+    z_image = image_features(model.clip, pictures)
+    z_text = text_features(model.clip, model.tokenizer, captions)
+    cosines = np.sum(z_image * z_text, axis=-1).reshape(-1, n)
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :keep]
+    numbers = (best + n * np.arange(len(best))[:, None]).ravel()
+    return numbers, cosines.ravel()[numbers]
+
+
 def _in_batches(call, x, batch):
     """Fixed shapes for the compiler: the last batch is padded, the padding dropped."""
     parts = []
