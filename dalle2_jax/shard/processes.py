@@ -194,6 +194,25 @@ def barrier(name):
     wait(key=f"dalle2/{next(NUMBER)}/{name}", timeout_ms=BARRIER_SECONDS * 1000)
 
 
+def in_step(function):
+    """A jitted function whose first call, compiled, waits for the other processes.
+
+    Collectives of CPUs give up when one process comes much later than another, as it
+    does after compiling. Every call must have arguments of the same shapes.
+    """
+    if jax.process_count() == 1:
+        return function
+    compiled = []
+
+    def call(*args):
+        if not compiled:
+            compiled.append(function.lower(*args).compile())
+            barrier("compiled")
+        return compiled[0](*args)
+
+    return call
+
+
 def whole(tree):
     """Host copies of arrays that may be spread over processes; all must call it.
 

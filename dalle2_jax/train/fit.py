@@ -14,7 +14,7 @@ import jax
 from dalle2_jax.components import read_json, save_component
 from dalle2_jax.errors import BadInput, Failed, Preempted
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
-from dalle2_jax.shard.processes import barrier
+from dalle2_jax.shard.processes import barrier, in_step
 from dalle2_jax.train.begin import begin, claim, prepared
 from dalle2_jax.train.checkpoint import Checkpoints
 from dalle2_jax.train.cost import mesh_peak, model_flops
@@ -121,7 +121,7 @@ def trained(run, job, work, stop, show):
     prepare = functools.partial(prepared, run, job, work)
     state, position = begin(run, work.tx, work.mesh, work.checkpoints, prepare)
     position = position_at(job.workdir, int(state.step), position)
-    step = step_of(run, work.clip_cfg, work.tx, state, work.mesh)
+    step = in_step(step_of(run, work.clip_cfg, work.tx, state, work.mesh))
     key = jax.jit(jax.random.key, out_shardings=replicated(work.mesh))(run.seed)
 
     def update(state, batch):
