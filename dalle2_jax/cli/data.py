@@ -4,7 +4,11 @@ from dalle2_jax.cli import embeddings
 
 NAME = "data"
 HELP = "Make generated pictures, look into tar shards, train a tokenizer."
-EXAMPLE = "dalle2 data make-shapes --to shards --world simple --count 16000"
+EXAMPLE = (
+    "dalle2 data make-shapes --to shards --world simple --count 16000\n"
+    "         dalle2 data embed --model MODEL --data 'shards/*.tar' --to emb\n"
+    "         dalle2 data fit-pca --embeddings emb --model MODEL --to pca.safetensors"
+)
 CAPTION_SAMPLE = 20_000
 
 
@@ -65,8 +69,12 @@ def train_tokenizer(args):
 
 def inspect(args):
     """Prints what the shards hold and what is wrong with them."""
+    from dalle2_jax.data.embeddings import is_embeddings
     from dalle2_jax.data.records import ShardSource
 
+    if is_embeddings(args.data[0]):
+        embeddings.describe(args.data[0])
+        return
     source = ShardSource(args.data)
     print(f"shards    {len(source.shards)}")
     print(f"samples   {len(source)} usable, {sum(source.problems.values())} left out")

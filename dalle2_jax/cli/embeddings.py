@@ -55,6 +55,24 @@ def embed(args):
     )
 
 
+def describe(folder):
+    """`dalle2 data inspect` of a folder of embeddings."""
+    from dalle2_jax.data.embeddings import EmbeddingSource
+
+    source = EmbeddingSource(folder)
+    print(f"parts     {len(source.parts)}")
+    print(f"rows      {len(source)} usable, {sum(source.problems.values())} left out")
+    for reason, number in sorted(source.problems.items()):
+        print(f"  left out  {number} x {reason}")
+    low, high = source.norms
+    kind = source.images[0].dtype
+    print(f"z_i       width {source.width}, {kind}, lengths {low:.4g} to {high:.4g}")
+    print(f"z_t       {'of every row' if source.has_text else 'none'}")
+    print(f"captions  {'of every row' if source.has_captions else 'none'}")
+    for i in range(0, len(source), max(1, len(source) // 5))[:5]:
+        print(f"  {source.name(i)}  {source.caption(i)!r}")
+
+
 def fit_pca(args):
     """Writes the tables that `--config.codes=FILE` begins from; prints what they keep.
 

@@ -10,7 +10,6 @@ the part was made from: a part that is finished is recognised and not made again
 import contextlib
 import hashlib
 import json
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -280,7 +279,7 @@ def _save_rows(path, rows):
 @contextlib.contextmanager
 def _whole(path):
     """A draft's path; it takes the place of `path` when it is written."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.new")
     try:
         yield draft
         draft.replace(path)
