@@ -2,16 +2,25 @@
 
 import json
 import os
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dalle2_jax.cli.overrides import load_run
 from dalle2_jax.data.embedding_index import build_table
-from dalle2_jax.data.embeddings import EmbeddingSource, is_embeddings, parts_of
+from dalle2_jax.data.embeddings import (
+    EmbeddingSource,
+    embedding_batches,
+    is_embeddings,
+    parts_of,
+)
+from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput
 
+TOKENIZER = Tokenizer.train(["caption 0 1 2 3 4 5 6 7 8 9"], 600)
 RNG = np.random.default_rng(0)
 
 
@@ -149,3 +158,41 @@ def test_the_table_says_what_it_left_out(folder):
     about = json.loads(table.schema.metadata[b"about"])
     assert about["problems"]["no caption"] == 1
     assert is_embeddings(folder) and not is_embeddings(folder / "metadata")
+
+
+def data_of(*changes):
+    words = [f"--config.data.{word}" for word in ("threads=1", *changes)]
+    return load_run("configs/prior_diffusion.py:small", words).data
+
+
+def captions_in(batches, count):
+    return [TOKENIZER.decode(ids) for b in islice(batches, count) for ids in b.tokens]
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_every_row_comes_once_per_epoch_and_resumes(folder, blocks):
+    source, data = EmbeddingSource(folder), data_of(f"shuffle_shards={blocks}")
+    batches = embedding_batches(source, TOKENIZER, data, 13, 0)
+    first = captions_in(batches, 1)
+    position = json.loads(json.dumps(batches.position))
+    rest = captions_in(batches, 5)
+    batches.close()
+    spoken = {TOKENIZER.decode(TOKENIZER.encode([c], 20)[0]) for c in source.captions()}
+    assert set(first + rest[:26]) == spoken and len(spoken) == 39
+    assert set(rest[26:]) == spoken and rest[26:] != first + rest[:26]
+    again = embedding_batches(source, TOKENIZER, data, 13, 0, position)
+    assert captions_in(again, 5) == rest
+    again.close()
+
+
+def test_processes_get_their_rows_of_the_same_batch(folder):
+    source, data = EmbeddingSource(folder), data_of()
+    (whole,) = islice(embedding_batches(source, TOKENIZER, data, 12, 0), 1)
+    parts = [range(6), range(6, 12)]
+    halves = [
+        next(embedding_batches(source, TOKENIZER, data, 12, 0, rows=rows))
+        for rows in parts
+    ]
+    for name in ("z_image", "tokens"):
+        joined = np.concatenate([getattr(half, name) for half in halves])
+        np.testing.assert_array_equal(joined, getattr(whole, name))

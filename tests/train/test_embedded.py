@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import signal
 import tarfile
 
 import jax
@@ -16,7 +18,7 @@ from dalle2_jax.components import initial_params, load_component, save_component
 from dalle2_jax.data.embeddings import EmbeddingSource, Encoded, embedding_batches
 from dalle2_jax.data.records import ShardSource
 from dalle2_jax.data.tokens import Tokenizer
-from dalle2_jax.errors import BadInput
+from dalle2_jax.errors import BadInput, Preempted
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh
 from dalle2_jax.train.embed import How, embed_shards
 from dalle2_jax.train.fit import Job, fit
@@ -121,10 +123,24 @@ def test_hosts_part_the_shards(home, shards, tmp_path):
 def test_a_prior_learns_from_embeddings_and_resumes(home):
     run = run_of("prior_diffusion", PRIOR)
     fit(run, job(home, home / "emb", "whole"))
-    assert load_component(home / "model", "prior").config["steps"] == 3
-    source = open_source(run, job(home, home / "emb"))
+    whole = load_component(home / "model", "prior").params
+
+    def interrupt(step, metrics):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    parts = job(home, home / "emb", "parts")
+    with pytest.raises(Preempted):
+        fit(run, parts, interrupt)
+    fit(run, parts)
+    again = load_component(home / "model", "prior").params
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+
+
+def test_the_image_tower_stays_at_home(home):
+    run, work = run_of("prior_diffusion", PRIOR), job(home, home / "emb")
     mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
-    _, frozen = borrow_clip(run, job(home, home / "emb"), mesh, source)
+    _, frozen = borrow_clip(run, work, mesh, open_source(run, work))
     assert "image" not in frozen["clip"] and "text" in frozen["clip"]
 
 
