@@ -106,8 +106,18 @@ def watch(processes):
         asked.append(number)
         _send(processes, signal.SIGKILL if again else signal.SIGTERM)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, pass_on) for number in signals}
+    failed = _outlive(processes)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    codes = [process.returncode for process in processes]
+    code = failed if failed is not None else max(codes)
+    return code if code >= 0 else 128 - code
+
+
+def _outlive(processes):
+    """Waits until all have ended: the code of the first that failed, or None."""
     failed, since = None, 0.0
     while any(process.poll() is None for process in processes):
         codes = [process.poll() for process in processes]
@@ -118,8 +128,8 @@ def watch(processes):
             _send(processes, signal.SIGKILL)
         time.sleep(0.1)
     codes = [process.returncode for process in processes]
-    code = failed if failed is not None else max(codes, key=lambda c: (c < 0, c))
-    return code if code >= 0 else 128 - code
+    bad = [code for code in codes if code not in (0, PREEMPTED)]
+    return failed if failed is not None else next(iter(bad), None)
 
 
 def _die_with_parent():
