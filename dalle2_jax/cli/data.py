@@ -1,6 +1,6 @@
 """`dalle2 data`: makes generated data sets, looks into shards, trains a tokenizer."""
 
-from dalle2_jax.cli import embeddings
+from dalle2_jax.cli import embeddings, shards
 
 NAME = "data"
 HELP = "Make generated pictures, look into tar shards, train a tokenizer."
@@ -9,7 +9,6 @@ EXAMPLE = (
     "         dalle2 data embed --model MODEL --data 'shards/*.tar' --to emb\n"
     "         dalle2 data fit-pca --embeddings emb --model MODEL --to pca.safetensors"
 )
-CAPTION_SAMPLE = 20_000
 
 
 def add_arguments(parser):
@@ -34,6 +33,7 @@ def add_arguments(parser):
     train.add_argument("--to", required=True, metavar="DIR")
     train.add_argument("--vocab", type=int, required=True, help="ids at most")
     train.set_defaults(call=train_tokenizer)
+    shards.add_verb(verbs)
     embeddings.add_verbs(verbs)
 
 
@@ -70,76 +70,8 @@ def train_tokenizer(args):
 def inspect(args):
     """Prints what the shards hold and what is wrong with them."""
     from dalle2_jax.data.embeddings import is_embeddings
-    from dalle2_jax.data.records import ShardSource
 
     if is_embeddings(args.data[0]):
         embeddings.describe(args.data[0])
         return
-    source = ShardSource(args.data)
-    print(f"shards    {len(source.shards)}")
-    print(f"samples   {len(source)} usable, {sum(source.problems.values())} left out")
-    for reason, number in sorted(source.problems.items()):
-        print(f"  left out  {number} x {reason}, first {_first(source, reason)}")
-    _show_pictures(source, args.check)
-    _show_captions(source)
-    for i in range(0, len(source), max(1, len(source) // 5))[:5]:
-        print(f"  {source.name(i)}  {source.caption(i)!r}")
-
-
-def _first(source, reason):
-    """'SHARD: KEY' of the first sample left out for this reason."""
-    pairs = zip(source.shards, source.indices)
-    shard, index = next(p for p in pairs if reason in p[1].problems)
-    key = index.problems[reason][0]
-    return f"{shard}: {key}" if key else shard
-
-
-def _even(n, most):
-    """At most `most` numbers spread over range(n); all for 0."""
-    return range(0, n, max(1, -(-n // most)) if most else 1)
-
-
-def _show_pictures(source, most):
-    """Decodes pictures; prints their sizes and which ones are broken."""
-    import io
-    from collections import Counter
-
-    from PIL import Image
-
-    from dalle2_jax.data.images import decode
-    from dalle2_jax.errors import BadInput
-
-    kinds, sizes, broken = Counter(), [], []
-    chosen = _even(len(source), most)
-    for i in chosen:
-        record = source[i]
-        try:
-            decode(record.image, 64, source.name(i))
-        except BadInput as error:
-            broken.append(str(error))
-            continue
-        with Image.open(io.BytesIO(record.image)) as image:
-            kinds[f"{image.format} {image.mode}"] += 1
-            sizes.append(image.size)
-    print(f"pictures  {len(chosen)} decoded, {len(broken)} broken")
-    for sentence in broken[:5]:
-        print(f"  {sentence}")
-    if sizes:
-        _show_sizes(sizes, kinds)
-
-
-def _show_sizes(sizes, kinds):
-    low, high = min(sizes, key=min), max(sizes, key=max)
-    print(f"  sizes     {low[0]} x {low[1]} to {high[0]} x {high[1]}")
-    print(f"  formats   {', '.join(f'{k}: {n}' for k, n in kinds.most_common())}")
-
-
-def _show_captions(source):
-    from statistics import median
-
-    said = [source.caption(i) for i in _even(len(source), CAPTION_SAMPLE)]
-    words = [len(caption.split()) for caption in said]
-    print(
-        f"captions  {len(set(said))} different of {len(said)}; words: "
-        f"{min(words)} to {max(words)}, median {median(words):g}"
-    )
+    shards.inspect(args.data, args.check)

@@ -46,3 +46,13 @@ def test_bad_usage_is_a_sentence(tmp_path):
         dalle2_data("make-shapes", "--to", tmp_path / "s", "--world", "cubes")
     with pytest.raises(BadInput, match="There is no shard"):
         dalle2_data("inspect", tmp_path / "nothing")
+
+
+def test_shards_are_indexed_and_their_fields_shown(tmp_path, capsys):
+    to = tmp_path / "s"
+    dalle2_data("make-shapes", "--to", to, "--count", 20, "--shard-size", 8)
+    dalle2_data("index", to, "--part", "1/2")
+    assert "1 shards indexed: 8 samples, 0 left out" in capsys.readouterr().out
+    assert [path.name for path in to.glob("*.idx")] == ["00001.tar.idx"]
+    dalle2_data("inspect", to)
+    assert "field     width: 20 samples; all 64" in capsys.readouterr().out
