@@ -269,3 +269,26 @@ def test_members_that_do_not_fit_are_refused(home, members):
     refused(home, members, ["0.tar: 0", "width 64", "clip is 32"], *clip)
     other = ["data.embeddings='img_emb.npy'"]
     refused(home, members, ["No usable sample", "no img_emb.npy: 256"], *other)
+
+
+def test_broken_samples_are_left_out_and_counted(home, shards, tmp_path):
+    clip = load_component(home / "model", "clip")
+    tokenizer = Tokenizer.load(home / "model" / "tokenizer")
+    data, first = bytearray(shards[0].read_bytes()), ShardSource(shards)
+    start = data.index(first[2].image)
+    data[start : start + len(first[2].image)] = bytes(len(first[2].image))
+    cut = data.index(first[100].image) + 5
+    (tmp_path / "0.tar").write_bytes(data[:cut])
+    (tmp_path / "1.tar").write_bytes(b"")
+    shown, to = [], tmp_path / "emb"
+    done = embed_shards(
+        clip, tokenizer, tmp_path, to, How(64), lambda *given: shown.append(given)
+    )
+    assert [part.rows for part in done] == [99, 0]
+    assert done[0].left_out["is no picture in a known format"] == 1
+    assert sum(done[0].left_out.values()) >= 2 and sum(done[1].left_out.values()) == 1
+    assert [number for number, *_ in shown] == [0, 1]
+    again = embed_shards(clip, tokenizer, tmp_path, to, How(64))
+    assert again == [part._replace(made=False) for part in done]
+    source = EmbeddingSource(to)
+    assert len(source) == 99 and source.caption(2) == first.caption(3)
