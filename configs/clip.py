@@ -29,6 +29,7 @@ def paper():
     """ViT-H/16 at 256 px, text 24 x 1024, as published; 32,768 pairs a step."""
     image = {"size": 256, "patch": 16, "width": 1280, "depth": 32, "heads": 16}
     text = {"vocab": 49408, "context": 256, "width": 1024, "depth": 24, "heads": 16}
+    image["remat"] = text["remat"] = True
     return ConfigDict(
         {
             "stage": "clip",

@@ -21,6 +21,8 @@ def paper():
                     "width": 2048,
                     "depth": 24,
                     "heads": 32,
+                    "remat": True,
+                    "dtype": "bfloat16",
                 },
                 "unet": {
                     "channels": 512,

@@ -20,6 +20,7 @@ def paper():
                 "context": 256,
                 "text_width": 1024,
                 "scale": 17.2,
+                "remat": True,
                 "dtype": "bfloat16",
             },
             "noise": {"schedule": "cosine", "steps": 1000, "predicts": "x0"},

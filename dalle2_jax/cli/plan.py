@@ -37,17 +37,20 @@ def add_arguments(parser):
 def run(args):
     """Prints the plan; raises Failed when the step does not fit."""
     import json
+    import math
 
     devices = start(args.topology)
     from dalle2_jax.cli.overrides import load_run
     from dalle2_jax.errors import Failed
+    from dalle2_jax.plan.compose import MANY
     from dalle2_jax.plan.plan import plan
     from dalle2_jax.plan.report import as_json, lines
 
     run = load_run(args.config, args.overrides)
     clip = load_run(args.clip or clip_beside(args.config)).model
     chip, devices = devices()
-    found = plan(run, clip, args.topology, chip, devices)
+    most = math.inf if args.whole else MANY
+    found = plan(run, clip, args.topology, chip, devices, most, tell)
     if args.json:
         print(json.dumps(as_json(found), indent=1))
     else:
@@ -57,6 +60,13 @@ def run(args):
             f"the {run.stage} at batch {run.batch} does not fit {args.topology}; take "
             "more devices, a smaller config.batch, config.accumulate, or remat."
         )
+
+
+def tell(sentence):
+    """Progress goes to stderr; stdout is the plan's."""
+    import sys
+
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def start(topology):

@@ -65,7 +65,7 @@ def collectives(text, devices):
                 channel = re.search(r"channel_id=(\d+)", line)
                 key = channel[1] if channel else (name, line)
                 one = _collective(line, made, times[name], devices)
-                found[key] = max(one, found.get(key, one), key=lambda c: c.times)
+                found[key] = max(found.get(key, one), one, key=_fullest)
     return list(found.values())
 
 
@@ -148,6 +148,10 @@ def _collective(line, made, times, devices):
     name = re.search(r'op_name="([^"]*)"', line)
     shapes = tuple(f"{kind}[{sizes}]" for kind, sizes in shapes)
     return Collective(kind, received, times, shapes, group, name[1] if name else "")
+
+
+def _fullest(one):
+    return one.times, one.name
 
 
 def _size(kind, sizes):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dalle2_jax.plan.compose import MANY, compile_block, kinds_of, unet_blocks
 from dalle2_jax.plan.hlo import collectives
 from dalle2_jax.plan.program import program_of, without_remat
 from dalle2_jax.plan.traffic import Traffic, compute_width, traffic
@@ -63,8 +64,8 @@ class Plan(NamedTuple):
     blocks: int = 0
 
 
-def plan(run, clip_cfg, topology, chip, devices):
-    """The plan of a run; compiles its step whole.
+def plan(run, clip_cfg, topology, chip, devices, most=MANY, tell=print):
+    """The plan of a run.
 
     Args:
         run: Run.
@@ -72,21 +73,25 @@ def plan(run, clip_cfg, topology, chip, devices):
         topology: its name.
         chip: name in CHIPS, or "cpu".
         devices: jax devices.
+        most: rematerialised blocks of a U-Net up to which the step is compiled whole.
+        tell: called with a sentence about every block that is compiled on its own.
 
     Raises:
         BadInput: run, CLIP and devices do not fit each other.
     """
     began = time.monotonic()
     program = program_of(run, clip_cfg, devices)
-    limit = limit_of(chip)
+    limit, kinds = limit_of(chip), 0
     try:
-        compiled = program.step.lower(*program.shapes).compile()
-        memory = memory_of(compiled, limit)
-        found = collectives(compiled.as_text(), len(devices))
+        if unet_blocks(run.model) > most:
+            memory, found, kinds = in_parts(program, limit, tell)
+        else:
+            memory, found = at_once(program, limit)
         sent = traffic(found, program, compute_width(run))
     except jax.errors.JaxRuntimeError as error:
         memory, sent = refused(error, program, limit), None
     plain = program_of(without_remat(run), clip_cfg, devices)
+    program = program_of(run, clip_cfg, devices)
     return Plan(
         run=run,
         topology=topology,
@@ -100,7 +105,38 @@ def plan(run, clip_cfg, topology, chip, devices):
         traffic=sent,
         seconds=time.monotonic() - began,
         host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        blocks=kinds,
     )
+
+
+def at_once(program, limit):
+    """Memory and Collectives of a step compiled whole."""
+    compiled = program.step.lower(*program.shapes).compile()
+    found = collectives(compiled.as_text(), program.mesh.size)
+    return memory_of(compiled, limit), found
+
+
+def in_parts(program, limit, tell):
+    """Memory, Collectives and number of distinct blocks of a step in parts."""
+    kinds, lowered = kinds_of(program.step, program.shapes)
+    tell(f"{len(kinds)} kinds of blocks and the step around them")
+    around = lowered.compile()
+    memory = memory_of(around, limit)
+    tell(f"around: {memory.total / 2**30:.2f} GiB")
+    found, most = collectives(around.as_text(), program.mesh.size), 0
+    for number, (kind, times) in enumerate(kinds, 1):
+        compiled = compile_block(kind, program.mesh)
+        own = memory_of(compiled, limit).temporaries
+        sent = collectives(compiled.as_text(), program.mesh.size)
+        found += [one._replace(times=one.times * times) for one in sent]
+        most = max(most, own)
+        shape = kind.args[0].shape
+        tell(
+            f"{number}/{len(kinds)}: {times} x {kind.block.__name__} of {shape}, "
+            f"temporaries {own / 2**30:.2f} GiB"
+        )
+    memory = memory._replace(temporaries=memory.temporaries + most)
+    return memory, found, len(kinds)
 
 
 def limit_of(chip):

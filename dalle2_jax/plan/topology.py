@@ -13,6 +13,12 @@ EXAMPLES = (
 )
 FORM = re.compile(r"(cpu):(\d+)|(v\w+):(\d+(?:x\d+)+)(?:\+(\d+))?")
 INSTALL = "pip install 'dalle2_jax[tpu]'"
+ALONE = {  # the compiler needs no device, no neighbours and no metadata server
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 OPTIONS = {  # layouts of a single host, whose bounds the compiler does not guess
     "v5e:1x1": {"chips_per_host_bounds": [1, 1, 1]},
     "v6e:1x1": {"chips_per_host_bounds": [1, 1, 1]},
@@ -55,8 +61,8 @@ def _cpus(count):
 def _tpus(name, slices):
     from jax.experimental import topologies
 
-    # without it the compiler asks the metadata server of a cloud machine for minutes
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    for key, value in ALONE.items():
+        os.environ.setdefault(key, value)
     options = dict(OPTIONS.get(name, {}))
     if slices > 1:
         options["num_slices"] = slices
