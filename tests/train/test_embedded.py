@@ -19,6 +19,7 @@ from dalle2_jax.data.embeddings import EmbeddingSource, Encoded, embedding_batch
 from dalle2_jax.data.records import ShardSource
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput, Preempted
+from dalle2_jax.prior.diffusion import Prior, Text
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh
 from dalle2_jax.train.embed import How, embed_shards
 from dalle2_jax.train.fit import Job, fit
@@ -160,7 +161,17 @@ def test_without_captions_a_prior_hears_the_pooled_text(home, tmp_path):
     work = Job(str(tmp_path / "emb"), tmp_path / "run", tmp_path / "model")
     assert obtain_tokenizer(run, work, open_source(run, work)) is None
     fit(run, work)
-    assert "states" not in load_component(tmp_path / "model", "prior").params
+    prior = load_component(tmp_path / "model", "prior")
+    assert "states" not in prior.params
+    z, t = jnp.ones((2, 64)), jnp.zeros(2, jnp.int32)
+    mask, keep = jnp.ones((2, 20), bool), jnp.ones(2)
+    heard = [
+        Prior(prior.cfg).apply(
+            {"params": prior.params}, z, t, Text(z, states, mask, keep)
+        )
+        for states in (jnp.zeros((2, 20, 64)), jnp.ones((2, 20, 64)))
+    ]
+    np.testing.assert_array_equal(*heard)
     karlo = run_of("prior_diffusion", ["model.null='empty'", "model.context=0"])
     z = jnp.ones((2, 64))
     with pytest.raises(BadInput, match="'learned'"):
