@@ -27,6 +27,7 @@ from dalle2_jax.train.inputs import (
 )
 from dalle2_jax.train.ledger import FILE, Astray, Ledger, append, position_at, returns
 from dalle2_jax.train.loop import Stop, train
+from dalle2_jax.train.measure import with_squares
 from dalle2_jax.train.metrics import Clock, Feed, log_hook, open_log
 from dalle2_jax.train.optim import optimizer
 from dalle2_jax.train.run import as_dict
@@ -95,7 +96,9 @@ def fit(run, job, show=None):
             f"{job.workdir}; run the same command again to go on."
         )
     config = read_json(job.workdir / "config.json", "run the same command again")
-    save_component(job.model, run.stage, config, average(run, job, state))
+    params = average(run, job, state)
+    config = with_squares(run, config, work, params)
+    save_component(job.model, run.stage, config, params)
     return seconds
 
 
