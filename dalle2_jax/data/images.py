@@ -37,7 +37,7 @@ def decode(data, size, name="picture"):
 def _square(image, size):
     if image.width * image.height > MOST_PIXELS:
         raise Image.DecompressionBombError
-    image.draft("RGB", (4 * size, 4 * size))  # JPEG: skips detail that is not needed
+    image.draft("RGB", (2 * size, 2 * size))  # JPEG: skips detail that is not needed
     image.load()
     turned = image.getexif().get(ORIENTATION, 1) != 1
     image = to_rgb(ImageOps.exif_transpose(image) if turned else image)

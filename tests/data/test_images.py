@@ -42,6 +42,17 @@ def test_shrinking_is_antialiased():
     np.testing.assert_allclose(made, 127.5, atol=12)
 
 
+def test_a_large_jpeg_is_shrunk_as_finely_as_by_decoding_it_whole():
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+    picture = coarse.resize((768, 512), Image.Resampling.BICUBIC)
+    data = encoded(picture, "jpeg", quality=95)
+    whole = np.asarray(Image.open(io.BytesIO(data)))
+    quick = decode(data, 64).astype(int)
+    slow = decode(encoded(Image.fromarray(whole)), 64).astype(int)
+    assert np.abs(quick - slow).mean() < 1 and np.abs(quick - slow).max() < 12
+
+
 def test_transparency_shows_white():
     clear = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
     palette = Image.new("P", (16, 16), 0)
