@@ -91,6 +91,7 @@ class Checkpoints:
         saved = self._guarded(lambda: self.manager.save(step, args=args, force=True))
         if not saved:
             raise Failed(f"{self.folder}: checkpoint {step} was not accepted by orbax.")
+        self._empty()  # of what this one displaced
 
     def restore(self, like):
         """The newest intact checkpoint as (state, position), or None without any.
@@ -117,6 +118,14 @@ class Checkpoints:
                 "from a copy or start in a new --workdir."
             )
         return None
+
+    def drop(self, step):
+        """Removes the checkpoints of `step` and later ones, for good."""
+        self._guarded(self.manager.wait_until_finished)
+        for later in [n for n in self.manager.all_steps() if n >= step]:
+            self.manager.delete(later)
+        self._empty()
+        barrier("checkpoints dropped")
 
     def close(self):
         """Waits for writing to end; raises Failed if it did not go well."""

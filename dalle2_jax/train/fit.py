@@ -192,12 +192,8 @@ def gone_back(run, job, work, first, position):
             f"on are bad again, see {job.workdir / FILE}; mend the data, or raise "
             "config.guard.rollbacks, and run the same command again."
         )
-    saved = work.checkpoints.manager
-    saved.wait_until_finished()
-    for later in [step for step in saved.all_steps() if step >= first]:
-        saved.delete(later)
-    barrier("gone back")
-    if not saved.all_steps():
+    work.checkpoints.drop(first)
+    if not work.checkpoints.manager.all_steps():
         raise Failed(
             f"{job.workdir} holds no checkpoint from before step {first}, the first of "
             "too many bad ones; lower config.optim.rate or config.save_every and start "

@@ -104,8 +104,8 @@ def test_it_goes_back_and_passes_over_the_data(model, shards, tmp_path, monkeypa
 
 def test_it_stops_where_going_back_did_not_help(model, shards, tmp_path, monkeypatch):
     poison(monkeypatch, where=range(32, 1000))
-    how = [*GUARD, "guard.then='rollback'", "guard.rollbacks=1"]
-    with pytest.raises(Failed, match="gone back 1 times and steps from 5 on are bad"):
+    how = [*GUARD, "guard.then='rollback'", "guard.rollbacks=2", "save_every=1"]
+    with pytest.raises(Failed, match="gone back 2 times and steps from 5 on are bad"):
         engine.fit(tiny(*how), job(shards, tmp_path / "a", model))
     with pytest.raises(Failed, match="2 of the last 4 steps up to 6 were passed over"):
         engine.fit(tiny(*GUARD), job(shards, tmp_path / "b", model))
