@@ -92,8 +92,8 @@ def unet_blocks(cfg):
     return 2 + sum(2 * (unet.depth + 1) for _ in unet.multiples)
 
 
-def compile_block(kind, mesh):
-    """A block's forward and backward pass, compiled for a mesh."""
+def lower_block(kind, mesh):
+    """A block's forward and backward pass, lowered for a mesh."""
     arrays = _arrays(kind.args)
     block = placed_block(kind, mesh)
     y = jax.eval_shape(block, kind.params, arrays, jax.random.key(0))
@@ -112,7 +112,7 @@ def compile_block(kind, mesh):
         in_shardings=(split, batch, whole, batch),
         out_shardings=(batch, (split, places)),
     )
-    return jitted.lower(kind.params, arrays, key, y).compile()
+    return jitted.lower(kind.params, arrays, key, y)
 
 
 def placed_block(kind, mesh):

@@ -28,7 +28,8 @@ RULES = [
 def shardings(shapes, mesh, rules=RULES):
     """The NamedSharding of every leaf of a tree of shapes.
 
-    An axis that its mesh axis does not divide stays whole.
+    Where the last axis is not divisible by its mesh axis, the one before it is taken;
+    an axis that its mesh axis does not divide stays whole.
 
     Raises:
         BadInput: no rule matches a leaf; names it.
@@ -49,7 +50,10 @@ def _fit(spec, shape, mesh):
         return P()
     full = (None,) * (len(shape) - len(spec)) + tuple(spec)
     divides = [_whole(axes, size, mesh) for axes, size in zip(full, shape)]
-    return P(*(axes if ok else None for axes, ok in zip(full, divides)))
+    fitted = [axes if ok else None for axes, ok in zip(full, divides)]
+    if len(spec) > 1 and not divides[-1] and fitted[-2] is None:
+        fitted[-2] = full[-1] if _whole(full[-1], shape[-2], mesh) else None
+    return P(*fitted)
 
 
 def _whole(axes, size, mesh):

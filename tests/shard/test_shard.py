@@ -31,6 +31,7 @@ def test_rules_name_the_last_axes_so_stacks_of_layers_follow():
         "layers": {"up": {"kernel": shape(3, 8, 16), "bias": shape(3, 16)}},
         "conv": {"kernel": shape(3, 3, 4, 6)},
         "odd": {"kernel": shape(4, 3)},
+        "neither": {"kernel": shape(5, 3)},
     }
     found = jax.tree.map(lambda s: s.spec, shardings(tree, mesh))
     assert found["mlp"]["up"]["kernel"] == P("fsdp", "tensor")
@@ -38,7 +39,8 @@ def test_rules_name_the_last_axes_so_stacks_of_layers_follow():
     assert found["layers"]["up"]["kernel"] == P(None, "fsdp", "tensor")
     assert found["layers"]["up"]["bias"] == P(None, None)
     assert found["conv"]["kernel"] == P(None, None, None, "fsdp")
-    assert found["odd"]["kernel"] == P(None, None)  # 3 does not divide by 2
+    assert found["odd"]["kernel"] == P("fsdp", None)  # 2 does not divide 3
+    assert found["neither"]["kernel"] == P(None, None)
 
 
 def test_a_leaf_without_a_rule_is_named():
