@@ -10,6 +10,7 @@ at once, and the newest intact checkpoint is used; damaged ones go to `damaged/`
 """
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from dalle2_jax.components import write_json
@@ -138,11 +140,10 @@ class Checkpoints:
     def _read(self, step, like):
         """(None, (state, position)) or (what is wrong, None), the same everywhere."""
         try:
-            meta, data = read_notes(self.manager, step)
+            folder = self.folder / str(step)
+            meta, data = notes(folder)
             wanted = items(_as_written(named(like), meta["leaves"]))
-            args = {k: ocp.args.StandardRestore(v) for k, v in wanted.items()}
-            found = self.manager.restore(step, args=ocp.args.Composite(**args))
-            found, problem = {**found.state, **found.ema}, None
+            found, problem = _leaves(folder, wanted), None
         except Exception as error:  # orbax raises many kinds for damaged files
             problem = reason(error)
         if _anywhere(problem is not None):
@@ -206,19 +207,16 @@ def items(leaves):
     return {"ema": ema, "state": {k: x for k, x in leaves.items() if k not in ema}}
 
 
-def read_notes(manager, step):
-    """A checkpoint's (meta, data), as they were written.
+def notes(folder):
+    """A checkpoint's (meta, data).
 
     Raises:
-        ValueError: they changed since, or are of another layout; says which.
+        OSError, ValueError: unreadable, of another layout, or not what was written.
     """
-    args = ocp.args.Composite(meta=ocp.args.JsonRestore(), data=ocp.args.JsonRestore())
-    found = manager.restore(step, args=args)
-    return checked_notes(found.meta, found.data)
-
-
-def checked_notes(meta, data):
-    """(meta, data) if they bear their seal; raises ValueError otherwise."""
+    meta, data = (
+        json.loads((folder / item / "metadata").read_text(encoding="utf-8"))
+        for item in ("meta", "data")
+    )
     if meta.get("layout") != LAYOUT:
         raise ValueError(
             f"it has layout {meta.get('layout', 1)}, this version reads {LAYOUT}"
@@ -267,6 +265,16 @@ def _as_written(like, leaves):
         name: jax.ShapeDtypeStruct(x.shape, leaves[name][0], sharding=x.sharding)
         for name, x in like.items()
     }
+
+
+def _leaves(folder, wanted):
+    """All leaves, read without waiting for other processes: they may find damage."""
+    found = {}
+    for item, like in wanted.items():
+        args = ocp.args.StandardRestore(like)
+        place = epath.Path(folder / item)
+        found |= ocp.StandardCheckpointHandler().restore(place, args=args)
+    return found
 
 
 def _anywhere(flag):

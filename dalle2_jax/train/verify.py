@@ -13,9 +13,9 @@ import orbax.checkpoint as ocp
 from dalle2_jax.errors import BadInput
 from dalle2_jax.train.checkpoint import (
     SEAL,
-    checked_notes,
     file_digests,
     items,
+    notes,
     reason,
 )
 from dalle2_jax.train.fingerprint import digest, fingerprint_on_host
@@ -44,19 +44,6 @@ def problems(folder):
                 problem = _leaf_problem(reader, folder / item, name, record)
                 found += [f"{name}: {problem}"] if problem else []
     return found
-
-
-def notes(folder):
-    """A checkpoint's (meta, data).
-
-    Raises:
-        OSError, ValueError: unreadable, or not what was written.
-    """
-    meta, data = (
-        json.loads((folder / item / "metadata").read_text(encoding="utf-8"))
-        for item in ("meta", "data")
-    )
-    return checked_notes(meta, data)
 
 
 def digests(workdir):
