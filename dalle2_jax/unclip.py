@@ -38,6 +38,7 @@ from dalle2_jax.prior.codes import decode
 from dalle2_jax.prior.dalle2_pytorch import sample_z_image
 from dalle2_jax.prior.diffusion import Prior, Text, from_scaled
 from dalle2_jax.prior.diffusion import nothing as no_text
+from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh
 
 PRIORS = ("prior", "prior_dalle2_pytorch", "autoregressive")  # the first one serves
 
@@ -344,8 +345,8 @@ def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image
         model: UnCLIP with at least clip, decoder, and a prior when route is "prior".
         captions: list of n strings.
         seed: of the run.
-        batch: most samples per device program; the parts are made equally large, the
-            last one is padded.
+        batch: most samples per program, spread over the devices of this process; the
+            parts are made equally large, the last one is padded.
         how, route, z_image: as in `draw`; z_image [n, clip].
 
     Yields:
@@ -357,13 +358,16 @@ def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image
             raise BadInput(f"the model holds no {stage}; train or import one first.")
     context = model.clip.cfg.text.context
     tokens = model.tokenizer.encode(list(captions), context)
+    devices = jax.local_devices()
+    layout = batch_sharding(make_mesh(MeshConfig(), devices))
     parts = math.ceil(len(tokens) / batch)
-    batch = math.ceil(len(tokens) / parts)
+    batch = math.ceil(len(tokens) / (parts * len(devices))) * len(devices)
     for first in range(0, len(tokens), batch):
-        part = _padded(tokens[first : first + batch], batch)
-        z = None if z_image is None else _padded(z_image[first : first + batch], batch)
-        keys = sample_keys(seed, first, batch)
-        image = draw(model, jnp.asarray(part), keys, how or {}, z, route)
+        given = [tokens] if z_image is None else [tokens, z_image]
+        given = [_padded(x[first : first + batch], batch) for x in given]
+        given += [sample_keys(seed, first, batch)]
+        part, *z, keys = (jax.device_put(x, layout) for x in given)
+        image = draw(model, part, keys, how or {}, *z or [None], route)
         yield to_uint8(image)[: len(tokens) - first]
 
 

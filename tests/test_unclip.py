@@ -97,6 +97,15 @@ def test_a_sample_depends_on_its_caption_and_index_not_on_the_batch(folder):
     assert np.array_equal(other[0], whole[0]) and not np.array_equal(other[1], whole[1])
 
 
+def test_a_sample_does_not_depend_on_the_number_of_devices(folder, monkeypatch):
+    model, devices = load(folder), jax.local_devices()
+    assert len(devices) == 8
+    spread = pictures(model, CAPTIONS, 6)
+    monkeypatch.setattr(jax, "local_devices", lambda: devices[:1])
+    alone = pictures(model, CAPTIONS, 6)
+    assert np.abs(spread.astype(int) - alone).max() <= 1
+
+
 def test_every_route_of_z_image_is_another_picture(folder):
     model = load(folder)
     z = np.eye(16, dtype="f")[:2]
