@@ -137,7 +137,7 @@ def _features(data, builder):
     """Features with pictures, the one with the caption, and the names of labels."""
     import tensorflow_datasets as tfds
 
-    features = dict(builder.info.features)
+    features = dict(sorted(builder.info.features.items()))
     images = [n for n, f in features.items() if isinstance(f, tfds.features.Image)]
     texts = [n for n in TEXTS if n in features]
     kinds = tfds.features.ClassLabel

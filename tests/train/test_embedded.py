@@ -30,14 +30,14 @@ from dalle2_jax.train.inputs import (
     open_source,
 )
 from dalle2_jax.train.losses import LOSSES, embed
+from dalle2_jax.train.prepare import fit_tables
 from dalle2_jax.train.run import as_dict
 from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
 
 CLIP = ["model.text.depth=1", "model.image.width=16", "model.image.depth=1"]
 PRIOR = ["model.width=32", "model.depth=1", "batch=16", "steps=3", "save_every=100"]
 PRIOR += ["log_every=1"]
-CODES = ["model.codes=3", "model.buckets=8", "model.decoder.depth=1", "batch=16"]
-CODES += ["steps=2", "log_every=1", "save_every=100", "codes_from=40"]
+CODES = ["model.codes=3", "model.buckets=8", "batch=16", "codes_from=40"]
 
 
 def run_of(config, words):
@@ -146,8 +146,14 @@ def test_the_image_tower_stays_at_home(home):
 
 
 def test_codes_are_fitted_to_embeddings(home):
-    fit(run_of("prior_autoregressive", CODES), job(home, home / "emb", "codes"))
-    params = load_component(home / "model", "autoregressive").params
+    run, work = run_of("prior_autoregressive", CODES), job(home, home / "emb")
+    mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
+    source = open_source(run, work)
+    cfg, frozen = borrow_clip(run, work, mesh, source)
+    tokenizer = obtain_tokenizer(run, work, source)
+    batches = embedding_batches(source, tokenizer, run.data, run.batch, run.seed)
+    params = initial_params(run.stage, run.model, 0)
+    params = fit_tables(run, cfg, frozen, params, batches, mesh)
     assert np.all(params["codes_share"] > 0)
 
 
