@@ -83,22 +83,14 @@ def test_microbatches_give_the_gradient_of_the_batch(monkeypatch):
 
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 4, 1), (4, 1, 2), (2, 2, 2)]
-SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "stage, meshes",
-    [
-        ("prior", MESHES[1:2]),
-        pytest.param("prior", MESHES, marks=SLOW),
-        pytest.param("autoregressive", MESHES, marks=SLOW),
-        pytest.param("decoder", MESHES, marks=SLOW),
-    ],
-)
-def test_every_mesh_gives_the_gradient_of_one_device(stage, meshes):
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", list(SMALLER))
+def test_every_mesh_gives_the_gradient_of_one_device(stage):
     run, *given = tiny(stage)
     whole = found(run, *given, 1, make_mesh(MeshConfig(1), jax.devices()[:1]))
-    for sizes in meshes:
+    for sizes in MESHES:
         close(found(run, *given, 1, make_mesh(MeshConfig(*sizes))), whole)
 
 
