@@ -139,13 +139,13 @@ class Checkpoints:
 
     def _read(self, step, like):
         """(None, (state, position)) or (what is wrong, None), the same everywhere."""
+        folder = self.folder / str(step)
         try:
-            folder = self.folder / str(step)
             meta, data = notes(folder)
             wanted = items(_as_written(named(like), meta["leaves"]))
             found, problem = _leaves(folder, wanted), None
         except Exception as error:  # orbax raises many kinds for damaged files
-            problem = reason(error)
+            problem = next(file_problems(folder), None) or reason(error)
         if _anywhere(problem is not None):
             return problem or "another process cannot read its part", None
         now, then = fingerprints(found), meta["leaves"]
@@ -236,6 +236,28 @@ def file_digests(folder):
             with path.open("rb") as file:
                 found[name] = hashlib.file_digest(file, _blake).hexdigest()
     return found
+
+
+def file_problems(folder):
+    """Yields a sentence for each file of a checkpoint that is not what was written."""
+    try:
+        then = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        yield f"{SEAL}: {reason(error)}"
+        return
+    if then.pop(SEAL, None) != digest(then):
+        yield f"{SEAL}: the file is not what was written"
+        return
+    now = file_digests(folder)
+    for name in sorted({*then, *now}):
+        if now.get(name) != then.get(name):
+            yield f"{name}: {_fate(name, now, then)}"
+
+
+def _fate(name, now, then):
+    if name not in now:
+        return "the file is missing"
+    return "the file is not what was written" if name in then else "no file of ours"
 
 
 def reason(error):

@@ -4,7 +4,6 @@ Every file is compared with its digest and every leaf, read one at a time, with 
 fingerprint that was taken of it on the device.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ import orbax.checkpoint as ocp
 
 from dalle2_jax.errors import BadInput
 from dalle2_jax.train.checkpoint import (
-    SEAL,
-    file_digests,
+    file_problems,
     items,
     notes,
     reason,
@@ -33,7 +31,7 @@ def problems(folder):
     Args:
         folder: checkpoints/<step>.
     """
-    found = list(_file_problems(folder))
+    found = list(file_problems(folder))
     try:
         meta, _ = notes(folder)
     except (OSError, ValueError) as error:
@@ -70,27 +68,6 @@ def digests(workdir):
     del parts["step"]
     sums = {name: digest(leaves) for name, leaves in sorted(parts.items())}
     return {"step": steps[-1], **sums, "data": data["position"]}
-
-
-def _file_problems(folder):
-    try:
-        then = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        yield f"{SEAL}: {reason(error)}"
-        return
-    if then.pop(SEAL, None) != digest(then):
-        yield f"{SEAL}: the file is not what was written"
-        return
-    now = file_digests(folder)
-    for name in sorted({*then, *now}):
-        if now.get(name) != then.get(name):
-            yield f"{name}: {_fate(name, now, then)}"
-
-
-def _fate(name, now, then):
-    if name not in now:
-        return "the file is missing"
-    return "the file is not what was written" if name in then else "no file of ours"
 
 
 def _leaf_problem(reader, folder, name, record):
