@@ -101,7 +101,8 @@ def gradient_of(loss, optim, accumulate, mesh):
         return gradient(loss, Sam(optim.sam_rho, optim.sam_group), mesh)
     many = accumulate > 1
     grad = accumulated(loss, accumulate, mesh) if many else gradient(loss)
-    return grad if mesh.size == 1 else gathering(grad, mesh)
+    whole = mesh.shape["fsdp"] * mesh.shape["tensor"] == 1  # on every device
+    return grad if whole else gathering(grad, mesh)
 
 
 def gathering(grad, mesh):
