@@ -103,7 +103,9 @@ def _theirs(source, tokenizer, data, batch, count):
     pairs = samples.to_tuple("jpg;jpeg;png;webp", "txt").map_tuple(
         lambda image: decode(image, data.size), bytes.decode
     )
+    done = 0
     for images, captions in pairs.batched(batch).slice(count // batch):
         np.stack(images)
         tokenizer.encode(list(captions), data.context)
-    return count
+        done += len(images)
+    return done
