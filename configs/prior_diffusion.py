@@ -25,7 +25,7 @@ def paper():
             },
             "noise": {"schedule": "cosine", "steps": 1000, "predicts": "x0"},
             "corrupt": {"drop_text": 0.1},
-            "sampling": {"steps": "64", "guidance": 1.0},
+            "sampling": {"steps": "64", "guidance": 1.0, "sampler": "analytic"},
             "optim": {
                 "rate": 1.1e-4,
                 "warmup": 2000,
