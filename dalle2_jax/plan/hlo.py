@@ -1,7 +1,9 @@
 """What a compiled program sends: its collectives, read from the compiler's text.
 
 A loop's body counts as often as it runs. The TPU compiler cuts one collective into
-pieces that it spreads over several fusions; they share a channel and count once.
+pieces that it spreads over several fusions; they share a channel and count once. Its
+fusions named all-reduce-scatter hold an all-reduce of which each device keeps a part:
+they are reduce-scatters, and are counted so.
 """
 
 import collections
@@ -19,6 +21,7 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
+SCATTER = "all-reduce-scatter"
 OPENS = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 COLLECTIVE = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(-start)?\(")
 SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
@@ -65,6 +68,7 @@ def collectives(text, devices):
                 channel = re.search(r"channel_id=(\d+)", line)
                 key = channel[1] if channel else (name, line)
                 one = _collective(line, made, times[name], devices)
+                one = _scattered(one) if name.startswith(SCATTER) else one
                 found[key] = max(found.get(key, one), one, key=_fullest)
     return list(found.values())
 
@@ -148,6 +152,13 @@ def _collective(line, made, times, devices):
     name = re.search(r'op_name="([^"]*)"', line)
     shapes = tuple(f"{kind}[{sizes}]" for kind, sizes in shapes)
     return Collective(kind, received, times, shapes, group, name[1] if name else "")
+
+
+def _scattered(one):
+    """What is written as an all-reduce sends twice what its reduce-scatter does."""
+    if one.kind != "all-reduce":
+        return one
+    return one._replace(kind="reduce-scatter", bytes=one.bytes / 2)
 
 
 def _fullest(one):

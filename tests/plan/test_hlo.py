@@ -47,9 +47,15 @@ TEXT = """HloModule jit_step, is_scheduled=true
   %n = s32[]{:T(128)} constant(24)
 }
 
+%all-reduce-scatter.3 (g: bf16[9,64]) -> bf16[9,4] {
+  %all-reduce.13 = bf16[9,64]{1,0} all-reduce(%g), channel_id=9, replica_groups=[2,16]<=[32], to_apply=%sum
+  ROOT %dynamic-slice.1 = bf16[9,4]{1,0} dynamic-slice(%all-reduce.13, %zero, %at), dynamic_slice_sizes={9,4}
+}
+
 ENTRY %main (a: f32[8]) -> f32[8] {
   %while.2 = (s32[], f32[8]{0}) while(%b), condition=%layer_condition, body=%layer
   %all-reduce.1 = (f32[16]{0}, f32[]{:T(128)}) all-reduce(%c, %d), channel_id=1, replica_groups=[4,8]<=[32], to_apply=%sum
+  %fusion.3 = bf16[9,4]{1,0} fusion(%grad), kind=kCustom, calls=%all-reduce-scatter.3
   %reduce-scatter.1 = f32[10]{0} reduce-scatter(%e), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
 }
 """  # noqa: E501
@@ -75,7 +81,9 @@ def test_bytes_received_by_kind():
     assert found["collective-permute"].bytes == 4 * 256 * 2 + 4  # with its flags
     assert found["collective-permute"].times == 96
     assert found["all-reduce"].bytes == 2 * 17 * 4 * 7 / 8
-    assert found["reduce-scatter"].bytes == 10 * 4 * 3
+    scattered = [o for o in collectives(TEXT, 32) if o.kind == "reduce-scatter"]
+    fused = 9 * 64 * 2 * 15 / 16
+    assert sorted(o.bytes for o in scattered) == [10 * 4 * 3, fused]
 
 
 @pytest.mark.parametrize("turns", [1, 6])
