@@ -80,6 +80,8 @@ def start(topology):
     if kind == "cpu" and count.isdigit():
         flag = f"--xla_force_host_platform_device_count={count}"
         os.environ.setdefault("XLA_FLAGS", flag)
+    else:  # programs for devices that are not here cannot be read back
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     start_jax()
     from dalle2_jax.plan.topology import devices_of
 
