@@ -6,11 +6,13 @@ with a stub in the place of every block, which keeps what rematerialisation keep
 block's arguments, its gradient) and computes nothing; each kind of block is compiled
 once, forward and backward, with its real shardings. Then
 
-    memory   = step with stubs + the largest temporaries of a block,
+    memory   = step with stubs + the largest temporaries of two neighbouring blocks,
     traffic  = step with stubs + sum over blocks.
+
+Two, since what a block computes again depends on no gradient: the compiler starts it
+while its neighbour is still at work.
 """
 
-import collections
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -62,9 +64,9 @@ def kinds_of(step, shapes):
         shapes: its arguments.
 
     Returns:
-        (list of (Kind, how often), lowered).
+        ([Kind], the number in that list of every block in its order, lowered).
     """
-    counts, kinds = collections.Counter(), {}
+    order, kinds = [], {}
 
     def intercept(call, args, kwargs, context):
         module = context.module
@@ -75,13 +77,13 @@ def kinds_of(step, shapes):
         params = module.variables["params"]
         kind = _kind(block, module, params, args)
         name = repr((kind.block, kind.fields, jax.tree.leaves(kind.params), kind.args))
-        counts[name] += 1
-        kinds[name] = kind
+        kinds.setdefault(name, kind)
+        order.append(list(kinds).index(name))
         return _stub(kind, params, args)
 
     with nn.intercept_methods(intercept):
         lowered = step.lower(*shapes)
-    return [(kinds[name], counts[name]) for name in kinds], lowered
+    return list(kinds.values()), order, lowered
 
 
 def unet_blocks(cfg):

@@ -1,5 +1,6 @@
 """Compiles a run's real train step for a topology and says what it needs there."""
 
+import itertools
 import re
 import resource
 import time
@@ -123,23 +124,24 @@ def at_once(program, limit, quick):
 
 def in_parts(program, limit, quick, tell):
     """Memory, Collectives and number of distinct blocks of a step in parts."""
-    kinds, lowered = kinds_of(program.step, program.shapes)
+    kinds, order, lowered = kinds_of(program.step, program.shapes)
     tell(f"{len(kinds)} kinds of blocks and the step around them")
     around = lowered.compile(quick)
     memory = memory_of(around, limit)
     tell(f"around: {memory.total / 2**30:.2f} GiB")
-    found, most = collectives(around.as_text(), program.mesh.size), 0
-    for number, (kind, times) in enumerate(kinds, 1):
+    found, sizes = collectives(around.as_text(), program.mesh.size), []
+    for number, kind in enumerate(kinds):
+        times = order.count(number)
         compiled = lower_block(kind, program.mesh).compile(quick)
-        own = memory_of(compiled, limit).temporaries
+        sizes.append(memory_of(compiled, limit).temporaries)
         sent = collectives(compiled.as_text(), program.mesh.size)
         found += [one._replace(times=one.times * times) for one in sent]
-        most = max(most, own)
         shape = kind.args[0].shape
         tell(
-            f"{number}/{len(kinds)}: {times} x {kind.block.__name__} of {shape}, "
-            f"temporaries {own / 2**30:.2f} GiB"
+            f"{number + 1}/{len(kinds)}: {times} x {kind.block.__name__} of {shape}, "
+            f"temporaries {sizes[-1] / 2**30:.2f} GiB"
         )
+    most = max(sizes[a] + sizes[b] for a, b in itertools.pairwise(order))
     memory = memory._replace(temporaries=memory.temporaries + most)
     return memory, found, len(kinds)
 

@@ -150,7 +150,8 @@ def test_topologies_that_are_none(name, sentence):
         devices_of(name)
 
 
-def test_a_missing_compiler_and_another_clip_are_one_sentence(capsys):
+def test_a_missing_compiler_and_another_clip_are_one_sentence(capsys, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")  # put back afterwards
     words = ["plan", "--config", "configs/prior_diffusion.py:small"]
     assert main([*words, "--topology", "cpu:8", "--clip", "configs/clip.py"]) == 2
     said = capsys.readouterr().err
@@ -174,7 +175,9 @@ def test_a_composed_plan_sends_what_the_whole_step_sends():
     parts = plan(run, clip(), "cpu:8", chip, devices, most=2, tell=told.append)
     whole = plan(run, clip(), "cpu:8", chip, devices, most=99)
     assert parts.blocks > 2 and whole.blocks == 0 and len(told) == parts.blocks + 2
-    np.testing.assert_allclose(parts.traffic.total, whole.traffic.total, rtol=0.1)
+    assert parts.traffic.kinds["all-reduce"][1] == whole.traffic.kinds["all-reduce"][1]
+    # CPUs gather once more in a block that is compiled alone; TPUs send the same bytes
+    np.testing.assert_allclose(parts.traffic.total, whole.traffic.total, rtol=0.2)
     assert parts.memory.arguments == whole.memory.arguments
     assert parts.flops == whole.flops
 
