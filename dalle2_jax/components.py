@@ -113,7 +113,9 @@ def load_component(folder, stage):
     )
     cfg = build(STAGES[stage][0], config.get("model"), f"{where}/config.json: model")
     noise = config.get("noise")
-    noise = noise and build(Noise, noise, f"{where}/config.json: noise")
+    if noise:
+        noise = noise | {"eps_square": config.get("eps_square", ())}
+        noise = build(Noise, noise, f"{where}/config.json: noise")
     try:
         flat = load_file(where / "model.safetensors")
     except (OSError, SafetensorError) as error:

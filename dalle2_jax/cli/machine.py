@@ -1,7 +1,6 @@
 """What a verb does before it first touches jax."""
 
 import os
-import sys
 from pathlib import Path
 
 
@@ -22,7 +21,6 @@ def start_jax():
     # times more, with tracebacks
     logging.set_verbosity(logging.FATAL)
     standard.getLogger("asyncio").setLevel(standard.CRITICAL)
-    sys.unraisablehook = _unraisable
     if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
         flags.FLAGS.mark_as_parsed()
 
@@ -45,9 +43,3 @@ def join(args):
     from dalle2_jax.shard.processes import start_processes
 
     return start_processes(args.coordinator, args.num_processes, args.process_id)
-
-
-def _unraisable(found):
-    """What Python says of errors that nobody can catch, less closed event loops."""
-    if not isinstance(found.exc_value, RuntimeError):
-        sys.__unraisablehook__(found)

@@ -1,7 +1,6 @@
 """`dalle2 <verb>`: finds the verb, runs it, and turns errors into one sentence."""
 
 import argparse
-import gc
 import importlib
 import os
 import signal
@@ -63,19 +62,17 @@ def parser():
     return top
 
 
-def interrupt(number, frame):
-    """ctrl-C; asked again a little later inside a callback of the garbage collector.
+def unraisable(found):
+    """What Python says of errors that nobody can catch: a ctrl-C is sent once more.
 
-    Python swallows what such a callback raises, and jax has one.
+    An interrupt that arrives in a callback of the garbage collector (jax has one) or in
+    a finalizer is swallowed there. Of other errors, closed event loops are not told.
     """
-    callbacks = {getattr(call, "__code__", None) for call in gc.callbacks}
-    while frame is not None:
-        if frame.f_code in callbacks:
-            again = (threading.main_thread().ident, number)
-            threading.Timer(0.01, signal.pthread_kill, again).start()
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
+    if issubclass(found.exc_type, KeyboardInterrupt):
+        again = (threading.main_thread().ident, signal.SIGINT)
+        threading.Timer(0.01, signal.pthread_kill, again).start()
+    elif not issubclass(found.exc_type, RuntimeError):
+        sys.__unraisablehook__(found)
 
 
 def main(argv=None):
@@ -114,8 +111,7 @@ def outcome(argv):
     unknown = [text for text in extra if text not in args.overrides]
     if unknown or args.overrides and args.verb not in CONFIGURED:
         top.error(f"unrecognized arguments: {' '.join(unknown or args.overrides)}")
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = unraisable
     try:
         args.run(args)
     except tuple(EXIT) as error:

@@ -190,8 +190,9 @@ def train_stage(plan, run, data, progress):
     from dalle2_jax.train.run import as_dict
 
     model = plan.folder / "model"
-    done = model / run.stage / "config.json"
-    if done.is_file() and read_json(done, "remove it") == as_dict(run):
+    done, wanted = model / run.stage / "config.json", as_dict(run)
+    found = read_json(done, "remove it") if done.is_file() else {}
+    if {name: found.get(name) for name in wanted} == wanted:
         progress.say(f"{run.stage}: finished before")
         progress.finish(run.stage)
         return None

@@ -22,7 +22,7 @@ POINTS = 33  # steps t at which it is measured
 
 
 def with_squares(run, config, work, params):
-    """A prior's config.json with `noise.eps_square`; other stages' as it is.
+    """A prior's config.json with `eps_square`; other stages' as it is.
 
     Args:
         run: Run.
@@ -38,7 +38,7 @@ def with_squares(run, config, work, params):
     squares = jax.jit(mean_squares, static_argnums=(0, 1), out_shardings=whole)
     found = squares(run, work.clip_cfg, params, work.frozen, batch)
     kept = [round(float(x), 6) for x in np.asarray(found)]
-    return config | {"noise": config["noise"] | {"eps_square": kept}}
+    return config | {"eps_square": kept}
 
 
 def mean_squares(run, clip_cfg, params, frozen, batch):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dalle2_jax.cli.main import VERBS, interrupt, main
+from dalle2_jax.cli.main import VERBS, main, unraisable
 
 
 def test_help_does_not_wait_for_jax():
@@ -104,7 +104,15 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     assert err.count("\n") == 1 and "Not a directory" in err and str(place) in err
 
 
-def test_ctrl_c_inside_a_callback_of_the_garbage_collector_is_not_lost():
+class Finalized:
+    """Something whose finalizer a ctrl-C happens to meet."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def collected():
+    """An interrupt in a callback of the garbage collector."""
     sent = []
 
     def callback(phase, info):
@@ -112,13 +120,20 @@ def test_ctrl_c_inside_a_callback_of_the_garbage_collector_is_not_lost():
             sent.append(phase)
             signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, interrupt)
     gc.callbacks.append(callback)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            gc.collect()
-            threading.Event().wait(60)
+        gc.collect()
     finally:
         gc.callbacks.remove(callback)
+
+
+@pytest.mark.parametrize("swallow", [collected, Finalized])
+def test_a_ctrl_c_that_python_swallows_comes_again(swallow, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(sys, "unraisablehook", unraisable)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            swallow()
+            threading.Event().wait(60)
+    finally:
         signal.signal(signal.SIGINT, before)
-    assert sent

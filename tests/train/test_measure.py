@@ -22,8 +22,8 @@ def test_a_trained_prior_can_be_sampled_by_analytic_dpm(shards, tmp_path):
         changes = [f"--config.{word}" for word in [*usual, *words]]
         run = load_run(f"configs/{name}:small", changes)
         fit(run, Job([str(p) for p in shards], tmp_path / name, model))
-    noise = json.loads((model / "prior/config.json").read_text())["noise"]
-    squares = np.asarray(noise["eps_square"])
+    config = json.loads((model / "prior/config.json").read_text())
+    squares = np.asarray(config["eps_square"])
     assert squares.shape == (33,) and np.all(squares > 0)
     assert abs(squares[-1] - 1) < 0.3  # at t = T the network sees nothing but noise
     part = load_component(model, "prior")
