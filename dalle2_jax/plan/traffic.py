@@ -15,6 +15,7 @@ import jax
 from dalle2_jax.shard.gather import IN_BLOCKS
 
 NOTABLE = 0.002  # of the least, above which traffic that is no weight's is named
+PADDING = 1.2  # of gradients whose columns do not fill the compiler's tiles
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -98,7 +99,11 @@ def is_other(one, known, least):
     if one.bytes * one.times <= least:
         return False
     counts = [_count(shape) for shape in one.shapes if not shape.startswith("u32[]")]
-    return not all(count in known or count == 1 for count in counts)
+    padding = PADDING if one.kind == "reduce-scatter" else 1.0
+    return not all(
+        count == 1 or any(size <= count <= size * padding for size in known)
+        for count in counts
+    )
 
 
 def compute_width(run):

@@ -128,6 +128,9 @@ def test_the_least_bytes_by_formula():
     moved = gather._replace(shapes=("bf16[64,24,1024]",))
     assert not is_other(gather, known, 0) and is_other(moved, known, 0)
     assert not is_other(moved, known, 1e7)
+    padded = gather._replace(shapes=("bf16[3,3,8,18]",))
+    assert is_other(padded, known, 0)
+    assert not is_other(padded._replace(kind="reduce-scatter"), known, 0)
 
 
 def leaf(*sizes):
