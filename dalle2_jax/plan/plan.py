@@ -10,10 +10,11 @@ import jax
 
 from dalle2_jax.plan.compose import MANY, kinds_of, lower_block, unet_blocks
 from dalle2_jax.plan.hlo import collectives
-from dalle2_jax.plan.program import program_of, without_remat
+from dalle2_jax.plan.program import program_of
 from dalle2_jax.plan.traffic import Traffic, compute_width, traffic
 from dalle2_jax.shard.flops import flops_of
 from dalle2_jax.shard.hardware import CHIPS
+from dalle2_jax.train.cost import without_remat
 
 # A sixth of the compiler's time. What it leaves out makes steps faster; memory (within
 # 1 % on a block of 1024 channels) and traffic (to the byte) are the same.

@@ -1,6 +1,5 @@
 """The real train step of a run, for devices that may not be there, as shapes alone."""
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -83,22 +82,6 @@ def batch_shapes(run):
     image = jax.ShapeDtypeStruct((run.batch, size, size, 3), jnp.uint8)
     tokens = jax.ShapeDtypeStruct((run.batch, run.data.context), jnp.int32)
     return Captioned(image, tokens)
-
-
-def without_remat(run):
-    """The same run, keeping every activation for the backward pass."""
-
-    def plain(cfg):
-        changes = {
-            field.name: plain(getattr(cfg, field.name))
-            for field in dataclasses.fields(cfg)
-            if dataclasses.is_dataclass(getattr(cfg, field.name))
-        }
-        if "remat" in {field.name for field in dataclasses.fields(cfg)}:
-            changes["remat"] = False
-        return dataclasses.replace(cfg, **changes)
-
-    return dataclasses.replace(run, model=plain(run.model))
 
 
 def laid(shapes, layout):

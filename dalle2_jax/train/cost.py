@@ -27,11 +27,15 @@ def model_flops(run, clip_cfg, params, frozen, batch):
         clip_cfg: of the frozen CLIP, or None.
         params, frozen, batch: trees of arrays or ShapeDtypeStructs.
     """
-    plain = dataclasses.replace(run, model=with_remat(run.model, False))
-    loss = LOSSES[run.stage](plain, clip_cfg)
+    loss = LOSSES[run.stage](without_remat(run), clip_cfg)
     grad = gradient(loss, Sam(run.optim.sam_rho, run.optim.sam_group))
     shapes = jax.eval_shape(lambda *args: args, params, frozen, batch)
     return flops_of(grad, *shapes, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def without_remat(run):
+    """The same run, keeping every activation for the backward pass."""
+    return dataclasses.replace(run, model=with_remat(run.model, False))
 
 
 def with_remat(cfg, remat):

@@ -14,12 +14,13 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.plan.hlo import Collective
 from dalle2_jax.plan.plan import Memory, Plan, plan, refused
 from dalle2_jax.plan.predict import predict
-from dalle2_jax.plan.program import program_of, without_remat
+from dalle2_jax.plan.program import program_of
 from dalle2_jax.plan.report import as_json, lines
 from dalle2_jax.plan.topology import devices_of
 from dalle2_jax.plan.traffic import Traffic, is_other, least_bytes, weight_sizes
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh
 from dalle2_jax.shard.rules import shardings
+from dalle2_jax.train.cost import without_remat
 
 GIB = 2**30
 needs_libtpu = pytest.mark.skipif(
