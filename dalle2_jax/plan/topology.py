@@ -61,15 +61,18 @@ def _cpus(count):
 def _tpus(name, slices):
     from jax.experimental import topologies
 
-    for key, value in ALONE.items():
-        os.environ.setdefault(key, value)
     options = dict(OPTIONS.get(name, {}))
     if slices > 1:
         options["num_slices"] = slices
+    before = dict(os.environ)
+    os.environ.update({**ALONE, **before})
     try:
         found = topologies.get_topology_desc(name, platform="tpu", **options)
     except Exception as error:
         raise _refusal(name, str(error)) from error
+    finally:  # what is started from here must not take this for a pod
+        for key in set(ALONE) - set(before):
+            del os.environ[key]
     return list(found.devices)
 
 

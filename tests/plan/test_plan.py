@@ -1,7 +1,9 @@
 """Plans: of small runs on virtual devices, on TPU topologies where libtpu is there."""
 
+import contextlib
 import importlib.util
 import json
+import os
 
 import jax
 import numpy as np
@@ -203,3 +205,10 @@ def test_too_large_for_tpus():
     run = small("prior_diffusion.py", (*PRIOR, "batch=8388608"))
     found = plan(run, clip(), "v5e:4x4", chip, devices)
     assert not found.memory.fits and "exceeds available HBM" in found.memory.reason
+
+
+def test_what_the_compiler_is_told_of_its_surroundings_is_taken_back():
+    before = dict(os.environ)
+    with contextlib.suppress(BadInput):  # without libtpu
+        devices_of("v5e:4x4")
+    assert dict(os.environ) == before

@@ -1,6 +1,7 @@
 """DALLE2-pytorch's prior: positions, attention, what is seen of a caption, sampling."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from dalle2_jax.diffusion.schedule import Noise
+from dalle2_jax.diffusion.walk import Sampling
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.init import init_params, param_shapes
 from dalle2_jax.prior.dalle2_pytorch import (
@@ -177,16 +179,7 @@ def test_bfloat16_is_close_and_stays_finite():
     assert np.linalg.norm(half - full) < 0.1 * np.linalg.norm(full)
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """The fields of unclip.Sampling that a prior's walk reads."""
-
-    steps: str = "lucid5"
-    sampler: str = "ddim"
-    eta: float = 1.0
-    clip: float = 0.0
-    guidance: float = 1.0
-    candidates: int = 2
+Way = functools.partial(Sampling, steps="lucid5", sampler="ddim")
 
 
 def draws(cfg, how, numbers=(0, 1, 2)):
