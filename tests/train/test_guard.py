@@ -54,13 +54,14 @@ def test_a_bad_step_leaves_no_trace(poison):
     mesh = make_mesh(MeshConfig(data=2, fsdp=4))
     state, step, batch = steps_of(mesh, Guard(spike=10.0, horizon=2))
     for _ in range(3):
+        old = state.params["w"]["kernel"]
         state, metrics = step(state, batch)
-    assert not metrics["bad"]
-    before, old = jax.device_get(state), state.params["w"]["kernel"]
+    assert not metrics["bad"] and old.is_deleted()  # donated
+    before = jax.device_get(state)
     sick = {**batch, "y": batch["y"].copy()}
     sick["y"][5, 0] = poison
     state, metrics = step(state, sick)
-    assert metrics["bad"] and old.is_deleted()
+    assert metrics["bad"]
     after = jax.device_get(state)
     for name in ("params", "ema", "emas", "opt"):
         ours, theirs = getattr(after, name), getattr(before, name)
