@@ -310,6 +310,13 @@ def prior_of(model):
     return next(held, PRIORS[0])
 
 
+def need(model, *stages):
+    """Raises BadInput naming the first of the stages that the model does not hold."""
+    for stage in stages:
+        if getattr(model, stage) is None:
+            raise BadInput(f"the model holds no {stage}; train or import one first.")
+
+
 def upsample(model, image, keys, how):
     """Pictures of the decoder through every upsampler that the model holds.
 
@@ -352,10 +359,7 @@ def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image
     Yields:
         uint8 [up to batch, y, x, 3], in the order of the captions.
     """
-    need = ("clip", "decoder") + ((prior_of(model),) if route == "prior" else ())
-    for stage in need:
-        if getattr(model, stage) is None:
-            raise BadInput(f"the model holds no {stage}; train or import one first.")
+    need(model, "clip", "decoder", *([prior_of(model)] if route == "prior" else []))
     context = model.clip.cfg.text.context
     tokens = model.tokenizer.encode(list(captions), context)
     devices = jax.local_devices()

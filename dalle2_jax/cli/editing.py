@@ -1,5 +1,6 @@
 """What the verbs that start from a picture share: flags, reading, writing."""
 
+import argparse
 from pathlib import Path
 
 MOST_SIDE = 1024  # pixels that a given picture is read at
@@ -18,6 +19,13 @@ def add_common(parser, pictures=1):
     parser.add_argument("--guidance", type=float, help="of the decoder")
 
 
+def count(text):
+    """A whole number above 0, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def opened(args):
     """The model and the pictures, float32 [n, y, x, 3] in [-1, 1], of the arguments."""
     from dalle2_jax.cli.machine import start_jax
@@ -25,9 +33,10 @@ def opened(args):
     start_jax()
     import numpy as np
 
-    from dalle2_jax.unclip import from_uint8, load
+    from dalle2_jax.unclip import from_uint8, load, need
 
     model = load(args.model)
+    need(model, "clip", "decoder")
     side = picture_side(model)
     pictures = [read(path, side) for path in getattr(args, "images", ())]
     shape = (0, side, side, 3)
@@ -36,7 +45,7 @@ def opened(args):
 
 def picture_side(model):
     """Pixels of a side of what the model draws at the end."""
-    side = model.decoder.cfg.size if model.decoder else model.upsampler.cfg.size
+    side = model.decoder.cfg.size
     for part in (model.upsampler, model.upsampler_2):
         side *= part.cfg.factor if part else 1
     return min(side, MOST_SIDE)

@@ -1,6 +1,6 @@
 """`dalle2 image-to-image`: a picture redrawn from a noised version of itself."""
 
-from dalle2_jax.cli.editing import add_common, drawing, finish, opened
+from dalle2_jax.cli.editing import add_common, count, drawing, finish, opened
 
 NAME = "image-to-image"
 HELP = "Redraw a picture, more or less freely, with or without a caption."
@@ -17,7 +17,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--strength", type=float, default=0.6, help="above 0 to 1 = all new"
     )
-    parser.add_argument("--n", type=int, default=4, help="pictures to draw")
+    parser.add_argument("--n", type=count, default=4, help="pictures to draw")
 
 
 def run(args):

@@ -55,7 +55,7 @@ def describe_model(folder):
     for name in about["components"]:
         path = folder / name / "model.safetensors"
         with safe_open(path, "np") as file:
-            slices = [file.get_slice(key) for key in file.keys()]  # noqa: SIM118
+            slices = [file.get_slice(key) for key in sorted(file.keys())]
             count = sum(math.prod(s.get_shape()) for s in slices)
             kinds = sorted({s.get_dtype() for s in slices})
         config = read(folder / name / "config.json")

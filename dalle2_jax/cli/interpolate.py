@@ -1,6 +1,6 @@
 """`dalle2 interpolate`: a row of pictures from one to another (unCLIP §3.2)."""
 
-from dalle2_jax.cli.editing import add_common, finish, inverting, opened
+from dalle2_jax.cli.editing import add_common, count, finish, inverting, opened
 
 NAME = "interpolate"
 HELP = "Draw the way from one picture to another, by slerp of z_i and of x_T."
@@ -10,7 +10,7 @@ EXAMPLE = "dalle2 interpolate a.png b.png --model runs/model --n 7 --out picture
 def add_arguments(parser):
     """The flags of `dalle2 interpolate`."""
     add_common(parser, pictures=2)
-    parser.add_argument("--n", type=int, default=7, help="pictures, ends included")
+    parser.add_argument("--n", type=count, default=7, help="pictures, ends included")
     parser.add_argument(
         "--noise",
         default="slerp",

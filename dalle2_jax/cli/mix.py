@@ -1,6 +1,6 @@
 """`dalle2 mix`: one z_i from several pictures and captions, weighted."""
 
-from dalle2_jax.cli.editing import add_common, finish, inverting, opened
+from dalle2_jax.cli.editing import add_common, count, finish, inverting, opened
 
 NAME = "mix"
 HELP = "Draw pictures of a weighted mixture of pictures and captions."
@@ -19,7 +19,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--weights", type=float, nargs="+", help="pictures first (default: all equal)"
     )
-    parser.add_argument("--n", type=int, default=4, help="pictures to draw")
+    parser.add_argument("--n", type=count, default=4, help="pictures to draw")
 
 
 def run(args):

@@ -1,6 +1,6 @@
 """`dalle2 text-diff`: a picture turned towards another description (unCLIP §3.3)."""
 
-from dalle2_jax.cli.editing import add_common, finish, inverting, opened
+from dalle2_jax.cli.editing import add_common, count, finish, inverting, opened
 
 NAME = "text-diff"
 HELP = "Change a picture by the difference of two captions."
@@ -20,7 +20,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--theta", type=float, default=0.35, help="how far, 0.25 to 0.5 in the paper"
     )
-    parser.add_argument("--n", type=int, default=5, help="pictures on the way")
+    parser.add_argument("--n", type=count, default=5, help="pictures on the way")
 
 
 def run(args):

@@ -1,6 +1,6 @@
 """`dalle2 typographic`: what words on a picture do to CLIP and decoder (unCLIP §4)."""
 
-from dalle2_jax.cli.editing import add_common, finish, opened
+from dalle2_jax.cli.editing import add_common, count, finish, opened
 
 NAME = "typographic"
 HELP = "Write words across a picture; show what CLIP then sees, and variations."
@@ -17,7 +17,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--labels", required=True, nargs="+", help="captions to choose from"
     )
-    parser.add_argument("--n", type=int, default=4, help="variations")
+    parser.add_argument("--n", type=count, default=4, help="variations")
 
 
 def run(args):

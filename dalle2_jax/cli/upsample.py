@@ -23,11 +23,10 @@ def run(args):
     start_jax()
     import numpy as np
 
-    from dalle2_jax.unclip import from_uint8, load, sample_keys, upsample
+    from dalle2_jax.unclip import from_uint8, load, need, sample_keys, upsample
 
     model = load(args.model)
-    if model.upsampler is None:
-        raise BadInput(f"{args.model} holds no upsampler; train or import one first.")
+    need(model, "upsampler")
     side = args.size or model.upsampler.cfg.size // model.upsampler.cfg.factor
     if not 4 <= side <= 1024:
         raise BadInput(f"--size is {side}; take 4 to 1024 pixels.")

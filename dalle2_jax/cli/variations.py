@@ -1,6 +1,6 @@
 """`dalle2 variations`: pictures that share what CLIP sees in one (unCLIP §3.1)."""
 
-from dalle2_jax.cli.editing import add_common, finish, inverting, opened
+from dalle2_jax.cli.editing import add_common, count, finish, inverting, opened
 
 NAME = "variations"
 HELP = (
@@ -12,7 +12,7 @@ EXAMPLE = "dalle2 variations cat.png --model runs/model --n 4 --eta 1 --out pict
 def add_arguments(parser):
     """The flags of `dalle2 variations`."""
     add_common(parser)
-    parser.add_argument("--n", type=int, default=4, help="variations")
+    parser.add_argument("--n", type=count, default=4, help="variations")
     parser.add_argument(
         "--eta",
         type=float,
@@ -25,8 +25,8 @@ def run(args):
     """Writes the picture as it was read and its variations."""
     from dalle2_jax.errors import BadInput
 
-    if args.n < 1 or not 0 <= args.eta <= 1:
-        raise BadInput(f"--n {args.n} --eta {args.eta}: take at least 1, and 0 to 1.")
+    if not 0 <= args.eta <= 1:
+        raise BadInput(f"--eta {args.eta:g} must lie between 0 and 1.")
     model, image = opened(args)
     import numpy as np
 

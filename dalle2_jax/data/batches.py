@@ -160,9 +160,14 @@ class Batches:
         batch: samples in the global batch.
         position: of the first batch.
         threads: that make batches.
+
+    Raises:
+        BadInput: the position lies before the first sample.
     """
 
     def __init__(self, maker, order, rows, batch, position, threads):
+        if isinstance(position, int) and position < 0:
+            raise BadInput(f"data cannot begin at sample {position}; take 0 or more.")
         self.position, self.maker = position, maker
         ahead = max(threads, AHEAD)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
@@ -210,6 +215,8 @@ def order_of(source, data, seed, opened=None):
     Raises:
         BadInput: data.shuffle_shards with a source that has no shards.
     """
+    if data.group < 1:
+        raise BadInput(f"config.data.group is {data.group}; take at least 1.")
     counted = hasattr(source, "__len__")
     if counted and not data.shuffle_shards:
         return GlobalOrder(len(source), seed, data.group)
@@ -253,23 +260,31 @@ def captioned_batches(
     Raises:
         BadInput: sizes that do not fit; from the iterator, too many broken pictures.
     """
-    if data.group < 1 or isinstance(start, int) and start < 0:
-        raise BadInput(
-            f"data.group is {data.group} and start {start}; take >= 1, >= 0."
-        )
     rows = range(batch) if rows is None else rows
     skipped = Skipped(data.bad, log)
     order = order_of(source, data, seed, watch(source, skipped))
+    pictures = pictures_of(source, tokenizer, data, order, skipped, len(rows))
+    n = len(source) if hasattr(source, "__len__") else None
+    if n is not None and n * 3 * data.size**2 <= data.cache * 2**20:
+        pictures = Remembered(pictures, n)
+    return Batches(pictures, order, rows, batch, start, threads_of(data))
+
+
+def pictures_of(source, tokenizer, data, order, skipped, most):
+    """Pictures of a source, decoded by threads, or with data.workers by processes.
+
+    most: samples in a batch that are read here. Else as in `captioned_batches`.
+    """
     maker = Maker(source, tokenizer, data.size, data.context)
     if data.workers:
-        maker = Workers(maker, data.workers, len(rows))
+        maker = Workers(maker, data.workers, most)
     shape = (data.size, data.size, 3)
-    pictures = Pictures(maker, order, skipped, shape, data.context)
-    n = len(source) if hasattr(source, "__len__") else None
-    if n is not None and n * int(np.prod(shape)) <= data.cache * 2**20:
-        pictures = Remembered(pictures, n)
-    threads = SLOTS if data.workers else data.threads
-    return Batches(pictures, order, rows, batch, start, threads)
+    return Pictures(maker, order, skipped, shape, data.context)
+
+
+def threads_of(data):
+    """Threads that prepare batches; with worker processes they only wait."""
+    return SLOTS if data.workers else data.threads
 
 
 def watch(source, skipped):

@@ -122,7 +122,7 @@ def _captions(path):
                 return None
             table = file.read([column])
         found = table.column(0).cast(pa.large_string()).combine_chunks()
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, pa.ArrowException) as error:
         raise BadInput(
             f"{path} is no readable parquet file of captions ({error}); write it again."
         ) from error

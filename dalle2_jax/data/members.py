@@ -4,9 +4,14 @@ import io
 
 import numpy as np
 
-from dalle2_jax.data.batches import Batches, Pictures, order_of, watch
+from dalle2_jax.data.batches import (
+    Batches,
+    order_of,
+    pictures_of,
+    threads_of,
+    watch,
+)
 from dalle2_jax.data.embeddings import UNIT, Encoded
-from dalle2_jax.data.samples import SLOTS, Maker, Workers
 from dalle2_jax.data.skipped import Skipped
 from dalle2_jax.errors import BadInput
 
@@ -171,11 +176,6 @@ def member_batches(
     skipped = Skipped(data.bad, log)
     order, pictures = order_of(inner, data, seed, watch(inner, skipped)), None
     if source.pictures:
-        maker = Maker(inner, tokenizer, data.size, data.context)
-        if data.workers:
-            maker = Workers(maker, data.workers, len(rows))
-        shape = (data.size, data.size, 3)
-        pictures = Pictures(maker, order, skipped, shape, data.context)
+        pictures = pictures_of(inner, tokenizer, data, order, skipped, len(rows))
     made = MemberRows(source, order, skipped, tokenizer, data.context, pictures)
-    threads = SLOTS if data.workers else data.threads
-    return Batches(made, order, rows, batch, start, threads)
+    return Batches(made, order, rows, batch, start, threads_of(data))

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from dalle2_jax.decoder.decoder import Decoder
 from dalle2_jax.diffusion.samplers import ddim_inverse, denoiser, sample
 from dalle2_jax.diffusion.schedule import inverse_rows, rows
-from dalle2_jax.errors import BadInput
 from dalle2_jax.unclip import (
     Sampling,
     decoder_condition,
     draw_z_image,
     encode_captions,
     encode_images,
+    need,
+    prior_of,
     run_stage,
     sample_decoder,
     sampling_of,
@@ -93,9 +94,7 @@ def see(model, image):
     Raises:
         BadInput: the model has no CLIP or no decoder.
     """
-    for stage in ("clip", "decoder"):
-        if getattr(model, stage) is None:
-            raise BadInput(f"the model holds no {stage}; train or import one first.")
+    need(model, "clip", "decoder")
     encode_jitted = jax.jit(encode_images, static_argnums=0)
     return encode_jitted(model.clip.cfg, model.clip.params, image)
 
@@ -108,7 +107,12 @@ def hear(model, captions):
 
 
 def imagine(model, captions, keys, ways=None):
-    """z_i [b, clip] of captions from the prior. ways: {stage: Sampling}."""
+    """z_i [b, clip] of captions from the prior. ways: {stage: Sampling}.
+
+    Raises:
+        BadInput: the model has no CLIP or no prior.
+    """
+    need(model, "clip", prior_of(model))
     return draw_z_image(
         model, hear(model, captions), keys, ways or {}, hear(model, [""])
     )

@@ -45,6 +45,9 @@ class How(NamedTuple):
     threads: int = 8
 
 
+USUAL = How()
+
+
 class PartDone(NamedTuple):
     """One finished part. left_out: reason -> samples; made: False, it was there."""
 
@@ -72,7 +75,7 @@ def paths_of(folder, number, count):
     )
 
 
-def embed_shards(clip, tokenizer, data, folder, how=How(), show=None):  # noqa: B008
+def embed_shards(clip, tokenizer, data, folder, how=USUAL, show=None):
     """Writes the parts that belong to this process.
 
     Args:

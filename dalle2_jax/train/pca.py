@@ -176,7 +176,7 @@ def read_tables(path):
     """
     try:
         with safe_open(path, "np") as file:
-            tables = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tables = {name: file.get_tensor(name) for name in sorted(file.keys())}
             return tables, json.loads((file.metadata() or {})["dalle2_jax"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise BadInput(

@@ -159,6 +159,8 @@ def test_sizes_that_do_not_fit_are_said(source):
         rows_of(8, 0, 3)
     with pytest.raises(BadInput, match="data.group is 0"):
         captioned_batches(source, TOKENIZER, Data(group=0), 8, 0)
+    with pytest.raises(BadInput, match="begin at sample -1"):
+        captioned_batches(source, TOKENIZER, Data(), 8, 0, start=-1)
 
 
 def test_a_batch_may_be_larger_than_the_data(source):

@@ -87,10 +87,31 @@ def test_bad_input_is_one_sentence(
     assert said in heard and "\n" not in heard
 
 
-def test_a_model_without_the_stage_is_named(folder, pictures, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("verb", "stage"),
+    [
+        ("upsample", "upsampler"),
+        ("variations", "decoder"),
+        ("inpaint", "prior"),
+        ("typographic", "clip"),
+    ],
+)
+def test_a_model_without_the_stage_is_named(
+    verb, stage, folder, pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(pictures)
     part = tmp_path / "model"
     shutil.copytree(folder, part)
-    shutil.rmtree(part / "upsampler")
-    words = ["upsample", str(pictures / "a.png"), "--model", str(part)]
-    assert main([*words, "--out", str(tmp_path)]) == 2
-    assert "holds no upsampler" in capsys.readouterr().err
+    shutil.rmtree(part / stage)
+    words = [verb, *VERBS[verb], "--model", str(part), "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert f"holds no {stage};" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [v for v in VERBS if "--n" in VERBS[v]])
+def test_none_of_them_is_no_number_of_pictures(verb, capsys):
+    words = [verb, *VERBS[verb], "--n", "0", "--model", "m", "--out", "o"]
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert "'0' is no whole number above 0" in capsys.readouterr().err

@@ -34,7 +34,10 @@ def squares(params, frozen, batch, key):
     return jnp.mean(off**2), {}
 
 
-def steps_of(mesh, guard, optim=Optim(rate=0.1, ema_more=(0.5,))):  # noqa: B008
+OPTIM = Optim(rate=0.1, ema_more=(0.5,))
+
+
+def steps_of(mesh, guard, optim=OPTIM):
     """(fresh state, compiled step, batch) of a small regression."""
     rng = np.random.default_rng(0)
     params = {"w": {"kernel": rng.normal(size=(4, 8)).astype("f")}}
