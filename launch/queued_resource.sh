@@ -30,23 +30,8 @@ word=${1:-help}
 NAME=${NAME:-dalle2}
 read -ra FLAGS <<<"${FLAGS:-}"
 
-do_it() {
-  if [[ $dry ]]; then
-    printf '%q ' "$@"
-    echo
-  else
-    "$@"
-  fi
-}
-
-needs() {
-  for name in "$@"; do
-    if [[ -z ${!name:-} ]]; then
-      echo "launch/queued_resource.sh $word: $name is not set; see the help." >&2
-      exit 2
-    fi
-  done
-}
+# shellcheck source=/dev/null
+source "$(dirname "${BASH_SOURCE[0]}")/dry_run.sh"
 
 state() {
   do_it gcloud compute tpus queued-resources describe "$NAME-queued" --zone="$ZONE" \

@@ -36,23 +36,8 @@ word=${1:-help}
 NAME=${NAME:-dalle2}
 read -ra FLAGS <<<"${FLAGS:-}"
 
-say() {
-  printf '%q ' "$@"
-  echo
-}
-
-do_it() {
-  if [[ $dry ]]; then say "$@"; else "$@"; fi
-}
-
-needs() {
-  for name in "$@"; do
-    if [[ -z ${!name:-} ]]; then
-      echo "launch/tpu_vm.sh $word: $name is not set; see launch/tpu_vm.sh help." >&2
-      exit 2
-    fi
-  done
-}
+# shellcheck source=/dev/null
+source "$(dirname "${BASH_SOURCE[0]}")/dry_run.sh"
 
 there() {
   [[ ! $dry ]] &&

@@ -15,8 +15,10 @@ SLICES   how many                            (1)
 HELP
 }
 
+# shellcheck disable=SC2034 # dry_run.sh reads it
 dry=""
 if [[ ${1:-} == --dry-run ]]; then
+  # shellcheck disable=SC2034
   dry=yes
   shift
 fi
@@ -24,20 +26,13 @@ if [[ $# -eq 0 || $1 == help || $1 == --help ]]; then
   usage
   exit 0
 fi
-for name in CLUSTER IMAGE TYPE ZONE; do
-  if [[ -z ${!name:-} ]]; then
-    echo "launch/xpk.sh: $name is not set; see launch/xpk.sh help." >&2
-    exit 2
-  fi
-done
+# shellcheck source=/dev/null
+source "$(dirname "${BASH_SOURCE[0]}")/dry_run.sh"
+
+needs CLUSTER IMAGE TYPE ZONE
 command=(
   xpk workload create --cluster "$CLUSTER" --zone "$ZONE" --workload "${NAME:-dalle2}"
   --tpu-type "$TYPE" --num-slices "${SLICES:-1}" --docker-image "$IMAGE"
   --max-restarts 100 --command "dalle2 train $(printf '%q ' "$@")"
 )
-if [[ $dry ]]; then
-  printf '%q ' "${command[@]}"
-  echo
-else
-  "${command[@]}"
-fi
+do_it "${command[@]}"

@@ -11,7 +11,13 @@ import pytest
 import yaml
 
 LAUNCH = Path("launch")
-SCRIPTS = ["tpu_vm.sh", "queued_resource.sh", "xpk.sh", "slurm_pyxis.sbatch"]
+SCRIPTS = [
+    "dry_run.sh",
+    "tpu_vm.sh",
+    "queued_resource.sh",
+    "xpk.sh",
+    "slurm_pyxis.sbatch",
+]
 TRAIN = ["--config", "configs/clip.py", "--data", "a b/*.tar", "--workdir", "it's"]
 NEEDED = {"IMAGE": "r/dalle2:tpu", "HOSTS": 16, "BUCKET": "b", "TOPOLOGY": "4x4x4"}
 NEEDED |= {"ACCELERATOR": "tpu-v5p-slice", "ARGS": "--config configs/clip.py"}
@@ -48,9 +54,13 @@ def shellcheck(text, *more):
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, "dry_run.sh"])
 def test_shellcheck_finds_nothing(name):
     assert shellcheck((LAUNCH / name).read_text()) == ""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_can_be_started(name):
     assert os.access(LAUNCH / name, os.X_OK)
 
 
