@@ -12,7 +12,6 @@ import yaml
 
 LAUNCH = Path("launch")
 SCRIPTS = [
-    "dry_run.sh",
     "tpu_vm.sh",
     "queued_resource.sh",
     "xpk.sh",
