@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+NOTEBOOKS = ["ipykernel>=6.29", "jupytext>=1.17", "nbclient>=0.10"]  # run in the tests
 
 setup(
     name="dalle2_jax",
@@ -46,7 +47,9 @@ setup(
         "cuda": ["jax[cuda13]"],
         "torch": ["torch"],
         "wandb": ["wandb"],
+        "notebook": [*NOTEBOOKS, "jupyterlab>=4.3"],
         "test": [
+            *NOTEBOOKS,
             "pytest>=8",
             "pytest-timeout>=2.4",
             "pyyaml>=6",
