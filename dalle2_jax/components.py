@@ -5,6 +5,7 @@
 paths, "block_0/mlp/up/kernel"). Nothing that is loaded here can run code.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -35,6 +37,7 @@ from dalle2_jax.prior.diffusion import Prior, PriorConfig
 from dalle2_jax.shard.processes import barrier, is_first, whole
 
 FORMAT = 1
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of inference
 STAGES = {  # configuration, network, shapes of its arguments
     "clip": (ClipConfig, Clip, contrastive.example),
     "noised_clip": (NoisedClipConfig, NoisedClip, noised.example),
@@ -101,8 +104,13 @@ def _write_component(folder, stage, config, flat):
     _register(folder)
 
 
-def load_component(folder, stage):
-    """Reads one component of a model directory.
+def load_component(folder, stage, dtype=None):
+    """Reads one component of a model directory; its arrays stay on the host.
+
+    Args:
+        folder: the model directory.
+        stage: a name of STAGES.
+        dtype: as in `cast`; default: the weights as saved.
 
     Raises:
         BadInput: it is absent, damaged, or its weights do not fit its configuration.
@@ -123,7 +131,36 @@ def load_component(folder, stage):
             f"{where}/model.safetensors cannot be read ({error}); export it again."
         ) from error
     _check(where, flat, expected_shapes(stage, cfg))
-    return Component(cfg, noise, unflatten(flat), config)
+    part = Component(cfg, noise, unflatten(flat), config)
+    return cast(part, dtype) if dtype else part
+
+
+def cast(part, dtype):
+    """The component with its weights in `dtype`, and computing in it.
+
+    Vectors stay float32, and so do norms, softmax, schedules and outputs when it runs.
+
+    Raises:
+        BadInput: dtype is none of DTYPES.
+    """
+    if dtype not in DTYPES:
+        raise BadInput(f"dtype must be one of {', '.join(DTYPES)}, not {dtype}.")
+
+    def one(leaf):
+        return np.asarray(leaf, DTYPES[dtype] if leaf.ndim > 1 else np.float32)
+
+    params = jax.tree.map(one, part.params)
+    return part._replace(cfg=computing_in(part.cfg, dtype), params=params)
+
+
+def computing_in(cfg, dtype):
+    """A configuration in which every field named `dtype`, at any depth, is `dtype`."""
+    changed = {"dtype": dtype} if hasattr(cfg, "dtype") else {}
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if dataclasses.is_dataclass(value):
+            changed[field.name] = computing_in(value, dtype)
+    return dataclasses.replace(cfg, **changed)
 
 
 def initial_params(stage, cfg, seed):

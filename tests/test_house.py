@@ -13,7 +13,7 @@ ROWS = [  # a row may import the rows above it; folders of one row never each ot
     {"config"},
     {"layers", "diffusion", "shard", "data"},
     {"clip", "prior", "decoder"},
-    {"components"},
+    {"components", "stages"},
     {"unclip", "convert"},
     {"manipulate"},
     {"probe", "evaluate", "train"},

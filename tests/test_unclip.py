@@ -34,6 +34,7 @@ from dalle2_jax.prior.diffusion import PriorConfig
 from dalle2_jax.unclip import (
     Caption,
     Sampling,
+    UnCLIP,
     decoder_condition,
     encode_captions,
     generate,
@@ -342,3 +343,20 @@ def test_bad_usage_of_sample_is_one_sentence(words, said, folder, tmp_path, caps
 def test_a_long_caption_is_cut_with_a_warning(folder, tmp_path, capsys):
     assert sampled(folder, tmp_path, "a " * 40)[0] == 0
     assert "its end is cut off" in capsys.readouterr().err
+
+
+def test_a_model_is_loaded_and_draws_in_two_calls(folder):
+    model = UnCLIP.load(folder)
+    made = model.generate(CAPTIONS, seed=7)
+    np.testing.assert_array_equal(made, pictures(load(folder), CAPTIONS, 64))
+
+
+def test_weights_of_sixteen_bits_give_almost_the_same_pictures(folder):
+    model, short = UnCLIP.load(folder), UnCLIP.load(folder, "bfloat16")
+    kinds = {str(x.dtype) for x in jax.tree.leaves(short.decoder.params) if x.ndim > 1}
+    assert kinds == {"bfloat16"} and short.decoder.cfg.unet.dtype == "bfloat16"
+    whole = model.generate(CAPTIONS, 7).astype(int)
+    rounded, other = short.generate(CAPTIONS, 7), model.generate(CAPTIONS, 8)
+    assert np.abs(rounded - whole).mean() < np.abs(other - whole).mean() / 4
+    with pytest.raises(BadInput, match="dtype must be one of float32, bfloat16"):
+        UnCLIP.load(folder, "float8")
