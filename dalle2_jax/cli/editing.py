@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-MOST_SIDE = 1024  # pixels that a given picture is read at
-
 
 def add_common(parser, pictures=1):
     """Flags of every such verb; pictures: how many files it takes, or "+" or None."""
@@ -33,60 +31,31 @@ def opened(args):
     start_jax()
     import numpy as np
 
+    from dalle2_jax.manipulate.reading import picture_side, read_picture
     from dalle2_jax.unclip import from_uint8, load, need
 
     model = load(args.model)
     need(model, "clip", "decoder")
     side = picture_side(model)
-    pictures = [read(path, side) for path in getattr(args, "images", ())]
+    pictures = [read_picture(path, side) for path in getattr(args, "images", ())]
     shape = (0, side, side, 3)
     return model, from_uint8(np.stack(pictures) if pictures else np.zeros(shape, "u1"))
 
 
-def picture_side(model):
-    """Pixels of a side of what the model draws at the end."""
-    side = model.decoder.cfg.size
-    for part in (model.upsampler, model.upsampler_2):
-        side *= part.cfg.factor if part else 1
-    return min(side, MOST_SIDE)
-
-
-def read(path, side):
-    """A picture file as uint8 [side, side, 3], its centre cut out.
-
-    Raises:
-        BadInput: there is none, or it is no picture; names the file.
-    """
-    from dalle2_jax.data.images import decode
-    from dalle2_jax.errors import BadInput
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}).") from error
-    return decode(data, side, str(path))
-
-
 def inverting(args, eta=0.0):
     """The Sampling of a decoder that is run backwards first."""
-    import dataclasses
+    from dalle2_jax.manipulate.latent import EXACT, changed
 
-    from dalle2_jax.manipulate.latent import EXACT
-
-    given = {"steps": args.steps, "guidance": args.guidance}
-    changed = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(EXACT, eta=eta, **changed)
+    return changed(EXACT, args.steps, args.guidance, eta=eta)
 
 
 def drawing(args, model):
     """{stage: Sampling} of a decoder that is only run forwards."""
-    import dataclasses
-
+    from dalle2_jax.manipulate.latent import changed
     from dalle2_jax.unclip import sampling_of
 
-    given = {"steps": args.steps, "guidance": args.guidance}
-    changed = {name: value for name, value in given.items() if value is not None}
-    return {"decoder": dataclasses.replace(sampling_of(model.decoder), **changed)}
+    how = sampling_of(model.decoder)
+    return {"decoder": changed(how, args.steps, args.guidance)}
 
 
 def finish(args, pictures, labels, columns=None):
@@ -96,7 +65,8 @@ def finish(args, pictures, labels, columns=None):
     """
     import numpy as np
 
-    from dalle2_jax.cli.pictures import contact_sheet, save_picture
+    from dalle2_jax.cli.pictures import contact_sheet
+    from dalle2_jax.data.provenance import save_picture
     from dalle2_jax.unclip import to_uint8
 
     pictures = np.asarray(pictures)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dalle2_jax.cli.editing import add_common, drawing, finish, opened, read
+from dalle2_jax.cli.editing import add_common, drawing, finish, opened
 
 NAME = "inpaint"
 HELP = "Draw the white part of a mask anew, or what lies around a picture."
@@ -42,12 +42,13 @@ def run(args):
     import numpy as np
 
     from dalle2_jax.manipulate.inpaint import inpaint, mask_of, outpaint_canvas
+    from dalle2_jax.manipulate.reading import read_mask
 
     side, shown = image.shape[1], [np.asarray(image)]
     captions = args.caption or [None]
     for number in range(max(len(masks), 1)):
         if masks:
-            known = mask_of(same_size(masks[number], args.images[0], side))
+            known = mask_of(read_mask(masks[number], args.images[0], side))
         else:
             image, known = outpaint_canvas(image, args.around)
         words = captions[number % len(captions)]
@@ -57,19 +58,3 @@ def run(args):
         shown.append(np.asarray(image))
     labels = ["given", *(captions[i % len(captions)] or "" for i in range(len(shown)))]
     finish(args, np.concatenate(shown), labels)
-
-
-def same_size(mask, picture, side):
-    """The mask's pixels, uint8 [side, side, 3]; refuses one of another size."""
-    from PIL import Image
-
-    from dalle2_jax.errors import BadInput
-
-    pixels = read(mask, side)
-    with Image.open(mask) as one, Image.open(picture) as other:
-        if one.size != other.size:
-            raise BadInput(
-                f"{mask} is {one.width} x {one.height}, {picture} {other.width} x "
-                f"{other.height}; make them equally large."
-            )
-    return pixels

@@ -1,32 +1,8 @@
-"""PNG files with their provenance inside, and sheets of pictures with captions."""
+"""Sheets of pictures with their captions."""
 
-import json
 import textwrap
 
-from dalle2_jax import __version__
-
-XMP = """<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
- xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description
- xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
- Iptc4xmpExt:DigitalSourceType="{source}"/></rdf:RDF></x:xmpmeta>
-<?xpacket end="w"?>"""
 LINES = 4  # of a caption, at most
-SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-
-
-def save_picture(path, picture, facts):
-    """Writes uint8 [y, x, 3] as PNG; `facts` go in as JSON, the source type as XMP."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    info.add_text("Software", f"dalle2_jax {__version__}")
-    info.add_text("dalle2", json.dumps(facts))
-    info.add_itxt("XML:com.adobe.xmp", XMP.format(source=SOURCE))
-    draft = path.with_name(f".{path.name}.new")
-    Image.fromarray(picture).save(draft, "png", pnginfo=info)
-    draft.replace(path)
 
 
 def contact_sheet(pictures, captions, columns, rows=None, side=128):

@@ -23,8 +23,8 @@ COLUMNS = 10
 
 def write_report(plan, found, times):
     """Writes everything; report.json last, so that its presence means completeness."""
-    from dalle2_jax.cli.pictures import save_picture
     from dalle2_jax.components import write_json
+    from dalle2_jax.data.provenance import save_picture
 
     facts = {"world": plan.world, "minutes": plan.minutes, "seed": plan.seed}
     save_picture(plan.out / "grid.png", grid(found), facts)

@@ -97,7 +97,8 @@ def drawn(args, model, wanted, how, route, z_image):
 
 def save(args, numbers, pictures, wanted, model):
     """Writes the pictures, or of each caption's the closest ones, and a grid."""
-    from dalle2_jax.cli.pictures import contact_sheet, save_picture
+    from dalle2_jax.cli.pictures import contact_sheet
+    from dalle2_jax.data.provenance import save_picture
 
     scores = [None] * len(pictures)
     if args.keep:

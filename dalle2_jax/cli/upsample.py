@@ -1,6 +1,6 @@
 """`dalle2 upsample`: given pictures through the model's upsamplers (unCLIP §2.1)."""
 
-from dalle2_jax.cli.editing import add_common, finish, read
+from dalle2_jax.cli.editing import add_common, finish
 
 NAME = "upsample"
 HELP = "Enlarge pictures by the model's upsamplers."
@@ -23,6 +23,7 @@ def run(args):
     start_jax()
     import numpy as np
 
+    from dalle2_jax.manipulate.reading import read_picture
     from dalle2_jax.unclip import from_uint8, load, need, sample_keys, upsample
 
     model = load(args.model)
@@ -30,7 +31,7 @@ def run(args):
     side = args.size or model.upsampler.cfg.size // model.upsampler.cfg.factor
     if not 4 <= side <= 1024:
         raise BadInput(f"--size is {side}; take 4 to 1024 pixels.")
-    small = np.stack([read(path, side) for path in args.images])
+    small = np.stack([read_picture(path, side) for path in args.images])
     keys = sample_keys(args.seed, 0, len(small))
     made = upsample(model, from_uint8(small), keys, {})
     finish(args, made, [path.name for path in args.images])

@@ -11,6 +11,10 @@ from dalle2_jax.errors import BadInput
 
 MOST_PIXELS = 200_000_000  # more in one file is an attack or a mistake
 ORIENTATION = 0x0112  # EXIF tag
+ASIDE = (5, 6, 7, 8)  # values of it that swap width and height
+READ = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+Image.init()  # Pillow reads more, some (EPS) by starting other programs
+FORMATS = tuple(name for name in READ if name in Image.OPEN)
 
 
 def decode(data, size, name="picture"):
@@ -25,13 +29,23 @@ def decode(data, size, name="picture"):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _square(Image.open(io.BytesIO(data)), size)
+            return _square(Image.open(io.BytesIO(data), formats=FORMATS), size)
     except UnidentifiedImageError as error:
         raise BadInput(f"{name} is no picture in a known format.") from error
     except Image.DecompressionBombError as error:
         raise BadInput(f"{name} is too large to be decoded safely.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise BadInput(f"{name} is damaged or cut off ({error}).") from error
+
+
+def shown_size(file):
+    """(width, height) of a picture file as it is shown, EXIF rotation applied.
+
+    file: path or stream of a picture that `decode` took.
+    """
+    with Image.open(file, formats=FORMATS) as image:
+        aside = image.getexif().get(ORIENTATION, 1) in ASIDE
+        return image.size[::-1] if aside else image.size
 
 
 def _square(image, size):

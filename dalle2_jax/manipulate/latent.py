@@ -4,7 +4,9 @@ z_i says what CLIP sees in the picture; x_T, found by running DDIM backwards und
 z_i, says the rest. Decoded by DDIM with eta = 0 the pair gives the picture back.
 """
 
+import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 from dalle2_jax.decoder.decoder import Decoder
 from dalle2_jax.diffusion.samplers import ddim_inverse, denoiser, sample
 from dalle2_jax.diffusion.schedule import inverse_rows, rows
+from dalle2_jax.errors import BadInput
 from dalle2_jax.unclip import (
     Sampling,
     decoder_condition,
@@ -35,6 +38,20 @@ class Latent(NamedTuple):
 
     z_image: jax.Array
     x_T: jax.Array
+
+
+def changed(how, steps=None, guidance=None, eta=None):
+    """A Sampling with other steps, guidance or eta; None leaves a field as it is.
+
+    Raises:
+        BadInput: a number is not finite.
+    """
+    given = {"steps": steps, "guidance": guidance, "eta": eta}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in {"guidance", "eta"} & set(given):
+        if not math.isfinite(given[name]):
+            raise BadInput(f"{name} is {given[name]}; take a finite number.")
+    return dataclasses.replace(how, **given)
 
 
 def encode(model, image, captions=None, how=EXACT):
