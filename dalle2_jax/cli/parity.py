@@ -29,7 +29,7 @@ def run(args):
             compared all the same.
         Failed: an output is past the tolerance.
     """
-    from dalle2_jax.convert.parity import check
+    from dalle2_jax.evaluate.parity import check
 
     far, not_compared = [], []
     print(f"{'family / output':<52} {'relative':>10} {'largest':>10}")

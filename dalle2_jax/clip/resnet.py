@@ -15,7 +15,9 @@ from dalle2_jax.layers.resblock import halve
 
 
 class BatchNorm(nn.Module):
-    """BatchNorm with stored statistics, epsilon 1e-5, float32 inside and out."""
+    """BatchNorm with stored statistics, float32 inside and out."""
+
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x):
@@ -24,7 +26,7 @@ class BatchNorm(nn.Module):
         scale, bias = self.param("scale", ones, shape), self.param("bias", zeros, shape)
         mean = jax.lax.stop_gradient(self.param("mean", zeros, shape))
         variance = jax.lax.stop_gradient(self.param("variance", ones, shape))
-        gain = scale * jax.lax.rsqrt(variance + 1e-5)
+        gain = scale * jax.lax.rsqrt(variance + self.epsilon)
         return (x.astype(jnp.float32) - mean) * gain + bias
 
 

@@ -27,6 +27,7 @@ FAMILIES = {
     **LOOP_FAMILIES,
 }
 LOOP_TOLERANCE = 1e-2  # the originals' float32 tables alone move loops by 4e-3
+NOTHING = 1e-12  # an output as small is rounding, and compared by its size alone
 
 
 class Case(NamedTuple):
@@ -81,28 +82,28 @@ def read_case(path):
     return Case(str(path), metadata["case"], config, *arrays)
 
 
-def check(path, tolerance=1e-4):
+def check(path, tolerance=1e-4, families=FAMILIES):
     """Imports the file's weights, runs our model on its inputs, compares the outputs.
 
     An output is close if neither its relative error nor its largest error (in units of
     its largest value, if that is above 1) is past the tolerance; sampling loops have
-    1e-2; integers and masks must be equal.
+    1e-2; integers and masks must be equal. families: {name: function of a Case}.
 
     Raises:
         BadInput: unreadable, of a family that is not supported, or with weights that do
             not fit the model of its config.
     """
     case = read_case(path)
-    if case.family not in FAMILIES:
+    if case.family not in families:
         raise BadInput(
             f"{path}: the family {case.family} is not supported; supported are "
-            f"{', '.join(sorted(FAMILIES))}."
+            f"{', '.join(sorted(families))}."
         )
     if case.family in LOOP_FAMILIES:
         tolerance = max(tolerance, LOOP_TOLERANCE)
     try:
         with jax.default_matmul_precision("highest"):
-            ours = jax.device_get(FAMILIES[case.family](case))
+            ours = jax.device_get(families[case.family](case))
     except (KeyError, TypeError) as error:
         raise BadInput(f"{path}: incomplete for {case.family}: {error}.") from error
     found = [
@@ -122,7 +123,7 @@ def difference(name, ours, theirs, tolerance):
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     largest = float(np.max(np.abs(a - b), initial=0))
     norm = float(np.linalg.norm(b))
-    relative = float(np.linalg.norm(a - b)) / (norm or 1.0)
+    relative = float(np.linalg.norm(a - b)) / (norm if norm > NOTHING else 1.0)
     unit = max(1.0, float(np.max(np.abs(b), initial=0)))
     close = largest == 0 if exact else max(relative, largest / unit) <= tolerance
     return Difference(name, relative, largest, close)

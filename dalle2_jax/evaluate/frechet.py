@@ -20,6 +20,39 @@ class Moments(NamedTuple):
         return self.m2 / (self.count - 1)
 
 
+def checked(features, what="features"):
+    """Features [n, d] in float64.
+
+    Raises:
+        BadInput: not a matrix, fewer than 2 samples, or not finite.
+    """
+    x = np.asarray(features, np.float64)
+    if x.ndim != 2 or not x.shape[1]:
+        raise BadInput(f"{what} must be [samples, size], not of shape {x.shape}.")
+    if len(x) < 2:
+        raise BadInput(f"{len(x)} samples are too few; give at least 2.")
+    bad = ~np.isfinite(x).all(1)
+    if bad.any():
+        raise BadInput(
+            f"the {what} of sample {bad.argmax()} (one of {bad.sum()}) are not finite; "
+            "check the network that made them."
+        )
+    return x
+
+
+def feature_pair(x, y):
+    """`checked` features of two sets.
+
+    Raises:
+        BadInput: either is wrong, or their sizes differ.
+    """
+    x, y = checked(x), checked(y)
+    if x.shape[1] != y.shape[1]:
+        sizes = f"{x.shape[1]} and {y.shape[1]}"
+        raise BadInput(f"the two sides have features of different sizes ({sizes}).")
+    return x, y
+
+
 def moments(features):
     """Moments of features [n, d]."""
     x = np.asarray(features, np.float64)

@@ -8,8 +8,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from dalle2_jax.cli import parity
-from dalle2_jax.convert.parity import FAMILIES, check
 from dalle2_jax.errors import BadInput, Failed
+from dalle2_jax.evaluate.parity import FAMILIES, check
 
 DATA = Path(__file__).parent / "data"
 
