@@ -13,11 +13,13 @@ ROWS = [  # a row may import the rows above it; folders of one row never each ot
     {"config"},
     {"layers", "diffusion", "shard", "data"},
     {"clip", "prior", "decoder"},
-    {"components", "stages"},
+    {"components", "stages", "batching"},
+    {"cascade"},
     {"unclip", "convert"},
     {"manipulate"},
     {"probe", "evaluate", "train"},
     {"plan"},
+    {"demo"},
     {"cli"},
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
@@ -31,6 +33,7 @@ LAZY = {
     "transformers",
     "tensorflow_datasets",
     "wandb",
+    "gradio",
 }  # only inside functions
 
 

@@ -17,13 +17,13 @@ def picture_side(model):
     return min(side, MOST_SIDE)
 
 
-def read_picture(path, side):
+def read_picture(path, side, name=None):
     """A picture file as uint8 [side, side, 3], its centre cut out.
 
     Raises:
-        BadInput: there is none, or it is no picture; names the file.
+        BadInput: there is none, or it is no picture; says which `name` (default: path).
     """
-    return decode(_bytes_of(path), side, str(path))
+    return decode(_bytes_of(path), side, name or str(path))
 
 
 def read_mask(path, picture, side):

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 
 from dalle2_jax.components import read_json, save_component
+from dalle2_jax.data.examples import write_examples
 from dalle2_jax.errors import BadInput, Failed, Preempted
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
-from dalle2_jax.shard.processes import barrier, in_step
+from dalle2_jax.shard.processes import barrier, in_step, is_first
 from dalle2_jax.train.begin import begin, claim, prepared
 from dalle2_jax.train.checkpoint import Checkpoints
 from dalle2_jax.train.cost import mesh_peak, model_flops
@@ -99,6 +100,8 @@ def fit(run, job, show=None):
     params = average(run, job, state)
     config = with_squares(run, config, work, params)
     save_component(job.model, run.stage, config, params)
+    if work.tokenizer is not None and is_first():
+        write_examples(job.model, work.source.captions())
     return seconds
 
 
