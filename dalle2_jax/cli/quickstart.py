@@ -34,7 +34,6 @@ class World:
     count: int
     context: int
     steps: dict
-    objects: int | None = None  # how many the captions that judge it have; None: any
     variant: str = "small"  # of CLIP's and the decoder's configuration
 
 
@@ -44,8 +43,8 @@ def _steps(clip, prior, decoder, upsampler):
 
 WORLDS = {
     "simple": World(12, 24_000, 16, _steps(700, 300, 2400, 300)),
-    "pairs": World(15, 24_000, 20, _steps(1600, 250, 2450, 300), 2, "pairs"),
-    "full": World(60, 40_000, 48, _steps(3000, 1500, 12_000, 2000), None, "pairs"),
+    "pairs": World(15, 24_000, 20, _steps(1600, 250, 2450, 300), "pairs"),
+    "full": World(60, 40_000, 48, _steps(3000, 1500, 12_000, 2000), "pairs"),
 }
 
 
@@ -226,13 +225,34 @@ def probe_clip(plan, say):
 
 
 def judge(plan):
-    """Every route of z_i on captions never trained."""
-    from dalle2_jax.data.write_shapes import evaluation_specs
-    from dalle2_jax.evaluate.attributes import judge_routes
+    """Every route of z_i on captions never trained, as `dalle2 study prior` does.
+
+    Returns:
+        wanted: Wanted; routes: {route: Judgement}; cosines of the prior; retrieval of
+        CLIP; protocol: what stands beside the numbers.
+    """
+    from dalle2_jax.cli.sample import ways
+    from dalle2_jax.evaluate.prior_importance import (
+        clip_retrieval,
+        cosines,
+        prior_importance,
+    )
+    from dalle2_jax.evaluate.protocol import model_facts
+    from dalle2_jax.evaluate.wanted import of_world
+    from dalle2_jax.evaluate.yardstick import facts, yardstick
     from dalle2_jax.unclip import load
 
     model = load(plan.folder / "model")
-    objects = WORLDS[plan.world].objects
-    wanted = evaluation_specs(plan.world, plan.captions, plan.seed, count=objects)
-    routes = judge_routes(model, wanted, plan.world, plan.seed)
-    return {"wanted": wanted, "routes": routes}
+    wanted = of_world(plan.world, plan.captions, plan.seed)
+    measure = yardstick(model, wanted)
+    routes = prior_importance(model, measure, plan.seed)
+    drawn = model_facts(
+        plan.folder / "model", model, ways(model, None, None), plan.seed
+    )
+    return {
+        "wanted": wanted,
+        "routes": routes,
+        "cosines": cosines(measure, routes)["full_stack"],
+        "retrieval": clip_retrieval(measure),
+        "protocol": facts(measure, "frechet", drawn),
+    }

@@ -12,12 +12,6 @@ ROWS = {  # row of the grid -> what it is called there
     "text_embedding": "text embedding instead of the prior",
     "caption_only": "caption only",
 }
-NAMED = {
-    "full_stack": "full stack",
-    "text_embedding": "text embedding as z_i",
-    "caption_only": "caption only",
-    "true_embedding": "true embedding",
-}
 COLUMNS = 10
 
 
@@ -37,7 +31,10 @@ def write_report(plan, found, times):
 
 def report_of(plan, found, times):
     """The JSON-able report."""
+    from dalle2_jax.evaluate.prior_importance import finding
+
     routes = {name: judged.scores for name, judged in found["routes"].items()}
+    said = finding(routes)
     full = routes.pop("full_stack")
     probes = found["probes"]
     weak = [a for a, p in probes.items() if p["held_out"] < ACCEPTED]
@@ -48,6 +45,10 @@ def report_of(plan, found, times):
         "decoder": plan.decoder,
         **full,
         "ablations": routes,
+        "finding": said,
+        "prior_cosines": cosines_of(found["cosines"]),
+        "clip_retrieval": found["retrieval"],
+        "protocol": found["protocol"],
         "probes": probes,
         "clip_accepted": not weak,
         "clip_weak": weak,
@@ -57,6 +58,12 @@ def report_of(plan, found, times):
         "python": platform.python_version(),
         "others": others(plan),
     }
+
+
+def cosines_of(found):
+    """JSON form of prior_scores: {name: {"mean", "standard_error"}}."""
+    kinds = ("mean", "standard_error")
+    return {name: dict(zip(kinds, pair)) for name, pair in found.items()}
 
 
 def peak_gib():
@@ -125,7 +132,11 @@ def markdown(report):
         f"Captions hold (shape, colour) pairs that no training picture shows; "
         f"n = {report['n']} per row, percent right, ± one standard error.",
         accuracy_table(report),
+        protocol_text(report),
         others_text(report),
+        "## Is the prior needed? (unCLIP, section 5.1)",
+        report["finding"],
+        cosine_table(report),
         "## What CLIP's embedding holds",
         "Linear probes on frozen z_i, fitted on training pairs, percent right.",
         probe_table(report),
@@ -138,6 +149,8 @@ def markdown(report):
 
 def accuracy_table(report):
     """Markdown: routes by attributes."""
+    from dalle2_jax.evaluate.routes import NAMED
+
     names = list(report["accuracy"])
     rows = {"full_stack": report, **report["ablations"]}
     lines = [
@@ -149,6 +162,38 @@ def accuracy_table(report):
         cells = [f"{100 * share[a]:.1f} ± {100 * error[a]:.1f}" for a in names]
         cells += [f"{scores['clip_score']:.3f}", f"{scores['frechet_clip']:.4f}"]
         lines.append(f"| {NAMED[route]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def protocol_text(report):
+    """Markdown: what stands beside the distances and CLIP scores."""
+    facts = report["protocol"]
+    return (
+        f"Fréchet distance and CLIP score: n = {facts['n']} against as many real "
+        f"pictures ({facts['reference']['name']}), features of the run's own CLIP "
+        f"({facts['features']}, resize: {facts['resize']}), raw cosine. They compare "
+        "with numbers of the same n and features alone."
+    )
+
+
+def cosine_table(report):
+    """Markdown: how close the prior's z_i comes, beside the data's own."""
+    from dalle2_jax.evaluate.prior_scores import COSINES
+
+    lines = ["| cosine of | mean | standard error |", "|---|---|---|"]
+    for name, pair in report["prior_cosines"].items():
+        mean, error = pair["mean"], pair["standard_error"]
+        lines.append(f"| {COSINES[name]} | {mean:.3f} | {error:.3f} |")
+    found = report["clip_retrieval"]
+    shares = [found[way][1] for way in ("image_to_text", "text_to_image")]
+    shares += [found["r_precision"], report["r_precision"]]
+    there, back, real, drawn = (f"{100 * share:.1f} %" for share in shares)
+    lines += [
+        "",
+        f"CLIP finds a real picture's caption first of {found['captions']} in {there} "
+        f"and a caption's picture in {back}; R-precision among {found['distractors']} "
+        f"others: real pictures {real}, drawn ones {drawn}.",
+    ]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ class Aesthetic(NamedTuple):
 
 
 def predict(probe, z_image):
-    """Ratings [n] of unit z_i [n, clip].
+    """Ratings [n] of z_i [n, clip], of any length.
 
     Raises:
         BadInput: the probe was fitted on another CLIP's width.
@@ -34,14 +34,14 @@ def predict(probe, z_image):
             f"the aesthetic probe is for embeddings of width {len(probe.weight)}, this "
             f"CLIP's have {width}; fit one on this CLIP."
         )
-    return np.asarray(z_image, np.float64) @ probe.weight + probe.bias
+    return _unit(z_image) @ probe.weight + probe.bias
 
 
 def fit(z_image, ratings):
     """Ridge regression; the strength is the best of STRENGTHS at leaving one out.
 
     Args:
-        z_image: unit [n, clip].
+        z_image: [n, clip], of any length.
         ratings: [n].
 
     Returns:
@@ -50,7 +50,7 @@ def fit(z_image, ratings):
     Raises:
         BadInput: fewer than 3 ratings, or all are the same.
     """
-    x, y = np.asarray(z_image, np.float64), np.asarray(ratings, np.float64)
+    x, y = _unit(z_image), np.asarray(ratings, np.float64)
     if len(y) < 3 or np.ptp(y) == 0:
         raise BadInput("an aesthetic probe needs 3 or more ratings that differ.")
     mean, middle = x.mean(0), y.mean()
@@ -90,6 +90,11 @@ def load(path):
 def save(path, probe):
     """Writes an Aesthetic as .npz, which `load` reads."""
     np.savez(path, weight=probe.weight[None], bias=np.array([probe.bias]))
+
+
+def _unit(z):
+    z = np.asarray(z, np.float64)
+    return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
 
 
 def _npz(path):

@@ -29,8 +29,9 @@ def text_features(clip, tokenizer, captions, batch=256):
 
 
 def clip_score(z_image, z_text):
-    """Mean cosine of matching rows of unit vectors [n, d]; between -1 and 1."""
-    return float(np.mean(np.sum(z_image * z_text, axis=-1)))
+    """Mean cosine of matching rows [n, d], raw, between -1 and 1."""
+    lengths = np.linalg.norm(z_image, axis=-1) * np.linalg.norm(z_text, axis=-1)
+    return float(np.mean(np.sum(z_image * z_text, axis=-1) / lengths))
 
 
 def rerank(model, pictures, captions, n, keep):

@@ -25,10 +25,11 @@ Z95 = 1.959964  # 95 % of a normal distribution lie within so many deviations
 
 
 class Pair(NamedTuple):
-    """One thing to be judged; swapped: system b is on the left."""
+    """One thing to be judged; index: of the caption; swapped: system b is left."""
 
     name: str  # question-number
     question: str
+    index: int
     caption: str
     swapped: bool
 
@@ -49,7 +50,7 @@ def make_pairs(captions, questions=tuple(QUESTIONS), seed=0):
         rng = np.random.default_rng([seed, list(QUESTIONS).index(question)])
         sides = rng.permutation(np.arange(len(captions)) % 2 == 0)
         pairs += [
-            Pair(f"{question}-{i:04d}", question, caption, bool(swapped))
+            Pair(f"{question}-{i:04d}", question, i, caption, bool(swapped))
             for i, (caption, swapped) in enumerate(zip(captions, sides))
         ]
     return pairs

@@ -1,0 +1,194 @@
+"""`dalle2 study prior` and `dalle2 study clip`: what the embeddings are worth."""
+
+from dalle2_jax.cli.studying import (
+    add_common,
+    add_features,
+    extractor_of,
+    opened,
+    print_table,
+    space_note,
+    write_study,
+)
+
+SHOWN = 8  # captions of the sheet of pictures
+SCORES = ("clip_score", "frechet", "recall", "r_precision")
+
+
+def add_verbs(studies):
+    """The flags of both studies."""
+    prior = studies.add_parser("prior", help="5.1: caption, z_t as z_i, prior; cosines")
+    add_common(prior)
+    add_features(prior)
+    prior.set_defaults(call=prior_study)
+    clip = studies.add_parser("clip", help="retrieval both ways, R-precision")
+    add_common(clip)
+    clip.set_defaults(call=clip_study)
+
+
+def prior_study(args):
+    """Every route on the same captions: a table, cosines, JSON and a sheet."""
+    model, how, asked = opened(args)
+    from dalle2_jax.evaluate.prior_importance import cosines, finding, prior_importance
+    from dalle2_jax.evaluate.protocol import model_facts
+    from dalle2_jax.evaluate.yardstick import yardstick
+
+    measure = yardstick(model, asked, extractor_of(args))
+    judged = prior_importance(model, measure, args.seed, how)
+    scores = {route: found.scores for route, found in judged.items()}
+    print_routes(scores, [space_note(measure)])
+    near = cosines(measure, judged)
+    print_cosines(near)
+    said = finding(scores) if "full_stack" in scores else ""
+    print(said)
+    drawn = model_facts(args.model, model, how, args.seed)
+    rows = {route: reported(measure, found, drawn) for route, found in scores.items()}
+    angles = {
+        route: cosines_json(measure, found, drawn) for route, found in near.items()
+    }
+    write_study(args, {"routes": rows, "cosines": angles, "finding": said})
+    if args.out:
+        _sheet(args, asked, judged)
+
+
+def reported(measure, scores, drawn):
+    """Numbers with their provenance, of the scores of one route."""
+    from dalle2_jax.evaluate.protocol import number
+    from dalle2_jax.evaluate.yardstick import facts
+
+    found = {
+        name: number(scores[name], facts(measure, name, drawn))
+        for name in SCORES
+        if name in scores
+    }
+    plain = facts(measure, "accuracy", drawn)
+    found["accuracy"] = {
+        name: number(share, plain) | {"standard_error": scores["standard_error"][name]}
+        for name, share in scores["accuracy"].items()
+    }
+    return found
+
+
+def cosines_json(measure, found, drawn):
+    """Numbers with their provenance, of the cosines of one prior."""
+    from dalle2_jax.evaluate.protocol import number
+    from dalle2_jax.evaluate.yardstick import facts
+
+    about = facts(measure, "cosine", drawn)
+    return {
+        name: number(mean, about) | {"standard_error": error}
+        for name, (mean, error) in found.items()
+    }
+
+
+def print_routes(scores, notes=()):
+    """One row per route: attributes in percent, then the other scores."""
+    from dalle2_jax.evaluate.routes import NAMED
+
+    first = next(iter(scores.values()))
+    attributes = list(first["accuracy"])
+    others = [name for name in SCORES if name in first]
+    rows = [
+        [NAMED[route]]
+        + [f"{100 * found['accuracy'][a]:.1f}" for a in attributes]
+        + [f"{found[name]:.4f}" for name in others]
+        + [str(found["n"])]
+        for route, found in scores.items()
+    ]
+    print_table(["z_i from", *attributes, *others, "n"], rows, notes)
+
+
+def print_cosines(near):
+    """One row per cosine, one column per prior."""
+    from dalle2_jax.evaluate.prior_scores import COSINES
+    from dalle2_jax.evaluate.routes import NAMED
+
+    rows = [
+        [
+            called,
+            *(
+                f"{found[name][0]:+.4f} ± {found[name][1]:.4f}"
+                for found in near.values()
+            ),
+        ]
+        for name, called in COSINES.items()
+    ]
+    if near:
+        print_table(["cosine", *(NAMED[route] for route in near)], rows)
+
+
+def _sheet(args, asked, judged):
+    """prior.png: real pictures and every route, one column a caption."""
+    import numpy as np
+
+    from dalle2_jax.cli.pictures import contact_sheet
+    from dalle2_jax.data.provenance import save_picture
+    from dalle2_jax.evaluate.routes import NAMED
+
+    shown = min(SHOWN, len(asked.captions))
+    rows = [asked.images, *(found.pictures for found in judged.values())]
+    names = ["real pictures", *(NAMED[route] for route in judged)]
+    side = max(128, max(row.shape[1] for row in rows))
+    blocks = [_sized(row[:shown], side) for row in rows]
+    captions = [""] * shown * (len(rows) - 1) + list(asked.captions[:shown])
+    sheet = contact_sheet(np.concatenate(blocks), captions, shown, names, side)
+    facts = {"study": "prior", "model": args.model.name, "seed": args.seed}
+    save_picture(args.out / "prior.png", sheet, facts)
+    print(f"{args.out}/prior.png shows {shown} captions by every route")
+
+
+def _sized(pictures, side):
+    """uint8 [n, y, x, 3] at one size, so that rows of a sheet can be put together."""
+    import numpy as np
+    from PIL import Image
+
+    shown = [
+        Image.fromarray(x).resize((side, side), Image.Resampling.NEAREST)
+        for x in pictures
+    ]
+    return np.stack([np.asarray(x) for x in shown])
+
+
+def clip_study(args):
+    """Retrieval of the real pictures; R-precision of real and of drawn ones."""
+    model, how, asked = opened(args)
+    from dalle2_jax.evaluate.prior_importance import clip_retrieval
+    from dalle2_jax.evaluate.protocol import model_facts, number
+    from dalle2_jax.evaluate.retrieval import r_precision
+    from dalle2_jax.evaluate.routes import embedding, pictures, routes_of
+    from dalle2_jax.evaluate.yardstick import facts, see, yardstick
+
+    measure = yardstick(model, asked)
+    real = clip_retrieval(measure)
+    route = routes_of(model)[0]
+    z = embedding(model, route, asked.captions, measure.z_real, args.seed, how)
+    seen = see(measure, pictures(model, route, asked.captions, z, args.seed, how))
+    share, _ = r_precision(seen.z_image, measure.z_text, asked.captions)
+    print_retrieval(real, share)
+    about = facts(measure, "retrieval")
+    drawn = facts(
+        measure, "r_precision", model_facts(args.model, model, how, args.seed)
+    )
+    found = {
+        way: {str(k): number(value, about) for k, value in real[way].items()}
+        for way in ("image_to_text", "text_to_image")
+    }
+    found["r_precision_real"] = number(real["r_precision"], about)
+    found["r_precision_drawn"] = number(share, drawn)
+    write_study(args, {"recall": found, "distractors": real["distractors"]})
+
+
+def print_retrieval(real, share):
+    """Recall both ways, then R-precision of real and of drawn pictures."""
+    ways = {
+        "image_to_text": "picture to caption",
+        "text_to_image": "caption to picture",
+    }
+    ranks = list(real["image_to_text"])
+    rows = [
+        [name, *(f"{real[way][k]:.3f}" for k in ranks)] for way, name in ways.items()
+    ]
+    notes = [
+        f"R-precision among {real['distractors']} other captions: real pictures "
+        f"{real['r_precision']:.3f}, drawn ones {share:.3f}"
+    ]
+    print_table(["real pictures", *(f"recall@{k}" for k in ranks)], rows, notes)

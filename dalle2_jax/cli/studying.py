@@ -1,0 +1,123 @@
+"""What the studies share: flags, what is opened, tables, and what is written."""
+
+from pathlib import Path
+
+FEW = 10_000  # pictures below which a distance only compares with its like
+
+
+def add_common(parser, n=200):
+    """The flags of every study that draws pictures."""
+    parser.add_argument("--model", required=True, type=Path, help="model directory")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--world", help="a generated world: simple, pairs or full")
+    what.add_argument("--data", nargs="+", help="tar shards: captions and pictures")
+    parser.add_argument(
+        "--n", type=int, default=n, help="captions (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", help="per stage, prior/decoder/upsampler")
+    parser.add_argument("--guidance", help="per stage, prior/decoder")
+    parser.add_argument("--sampler", help="per stage, as of `dalle2 sample`")
+    parser.add_argument("--out", type=Path, help="folder for JSON and PNG")
+
+
+def add_features(parser):
+    """The flags that choose the space of distances, the model's own CLIP by default."""
+    parser.add_argument("--inception", type=Path, help="weights: distances are FID")
+    parser.add_argument(
+        "--resize", default="legacy_tf", help="into Inception (default: %(default)s)"
+    )
+    parser.add_argument("--features", help="module:function of your own, for distances")
+
+
+def opened(args):
+    """The model, {stage: Sampling}, and the Wanted of the flags.
+
+    Raises:
+        BadInput: too few captions, or no such data.
+    """
+    from dalle2_jax.cli.machine import start_jax
+    from dalle2_jax.errors import BadInput
+
+    if args.n < 2:
+        raise BadInput(f"--n must be at least 2, not {args.n}.")
+    start_jax()
+    from dalle2_jax.cli.sample import ways
+    from dalle2_jax.evaluate.wanted import of_shards, of_world
+    from dalle2_jax.manipulate.reading import picture_side
+    from dalle2_jax.unclip import load, need
+
+    model = load(args.model)
+    need(model, "clip", "decoder")
+    how = ways(model, args.steps, args.guidance, args.sampler)
+    if args.world:
+        return model, how, of_world(args.world, args.n, args.seed)
+    return model, how, of_shards(args.data, args.n, picture_side(model))
+
+
+def extractor_of(args):
+    """The Extractor of the flags of `add_features`; None for the model's own CLIP."""
+    from dalle2_jax.errors import BadInput
+    from dalle2_jax.evaluate.features import inception_extractor, plugin_extractor
+
+    if args.inception and args.features:
+        raise BadInput("--inception and --features both name a space; give one.")
+    if args.inception:
+        return inception_extractor(args.inception, args.resize)
+    return plugin_extractor(args.features) if args.features else None
+
+
+def numbers(flag, text):
+    """[1.0, 1.5] of "1,1.5".
+
+    Raises:
+        BadInput: it is no list of finite numbers.
+    """
+    import math
+
+    from dalle2_jax.errors import BadInput
+
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise BadInput(f"{flag} {text} is no list of numbers; write such as 1,1.5,2.")
+    return found
+
+
+def print_table(columns, rows, notes=()):
+    """A table on the terminal; a wide one where the output is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
+
+
+def space_note(measure):
+    """One line on the space of distances, and on how many pictures there are."""
+    extractor, n = measure.extractor, len(measure.wanted.images)
+    own = " (the model's own)" if extractor is measure.clip else ""
+    few = f"; {n} pictures: compare only with as many" if n < FEW else ""
+    return (
+        f"distances in the space of {extractor.name}{own}, resize {extractor.resize}"
+        f"{few}; CLIP score: raw cosine in the model's own CLIP"
+    )
+
+
+def write_study(args, found):
+    """Writes STUDY.json into --out, where it is given."""
+    from dalle2_jax.components import write_json
+
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_json(args.out / f"{args.study}.json", {"study": args.study, **found})
+        print(f"{args.out / args.study}.json is written")
