@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -62,11 +63,8 @@ def inception_extractor(path, resize="legacy_tf"):
 
     inception = load_inception(path)
 
-    beside = _beside(inception.params)
-
     def function(images):
-        lent = inception._replace(params=beside(images))
-        return inception_features(lent, images, resize)
+        return inception_features(inception, images, resize)
 
     return Extractor("inception-2015-12-05", function, resize, inception.sha256)
 
@@ -110,7 +108,7 @@ def plugin_extractor(name):
     return Extractor(name, function, OWN_RESIZE, getattr(call, "sha256", source))
 
 
-def extract(function, arrays, unit=UNIT):
+def extract(function, arrays, unit=UNIT, devices=None):
     """Rows through a batched function in programs of one shape.
 
     Every program has `unit` rows on each device; row i always takes place i mod unit,
@@ -120,12 +118,13 @@ def extract(function, arrays, unit=UNIT):
         function: arrays [b, ...] -> tree of arrays [b, ...]; an Extractor's, say.
         arrays: host array [n, ...], or a tuple of them, given as one argument.
         unit: rows per device and program.
+        devices: of this process; default: as many as there are units.
 
     Returns:
         The tree, of host arrays [n, ...].
     """
     n = len(jax.tree.leaves(arrays)[0])
-    devices = jax.local_devices()[: -(-n // unit)]
+    devices = devices or jax.local_devices()[: math.ceil(n / unit)]
     layout = batch_sharding(make_mesh(MeshConfig(), devices))
     step, parts = unit * len(devices), []
     for first in range(0, n, step):

@@ -19,7 +19,8 @@ class Protocol:
 
     resize: rule by which pictures reach the feature network's size; crop: how a
     reference picture becomes square; size: its side (0: the side of the samples);
-    n: samples (0: as asked); reference: what the reference set is.
+    n, references: numbers of pictures on the two sides (0: as asked); reference: what
+    the reference set is.
     """
 
     name: str = "custom"
@@ -27,7 +28,8 @@ class Protocol:
     crop: str = "center"
     size: int = 0
     n: int = 0
-    reference: str = "as many pictures as there are samples"
+    references: int = 0
+    reference: str = "the pictures given"
 
     def __post_init__(self):
         assert self.crop in CROPS, f"crop must be one of {', '.join(CROPS)}"
@@ -39,6 +41,7 @@ PROTOCOLS = {
         COCO,
         size=256,
         n=30_000,
+        references=40_504,
         reference="all of val2014, shorter side 256 by bicubic, centre crop",
     )
 }

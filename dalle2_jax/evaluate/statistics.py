@@ -1,0 +1,148 @@
+"""Files of reference statistics: ours, and those of ADM, EDM and clean-fid.
+
+All are .npz. mu and sigma (float64) are common to all; ADM has mu_s and sigma_s of the
+spatial features and pictures, arr_0; clean-fid has feats alone in its _kid.npz. Ours
+has mu, sigma (mu_s, sigma_s), feats, num_samples and, as a JSON string, protocol.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.frechet import Moments, merge, moments
+from dalle2_jax.evaluate.pictures import arrays_of
+from dalle2_jax.evaluate.protocol import file_sha256
+
+ROWS = 4096  # features whose moments are taken at once
+NAMES = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+SHARED = ("features_sha256", "resize", "crop", "size")  # by both sides of a distance
+UNTOLD = 50_000  # samples a foreign file is taken to be of; its sigma is a covariance
+
+
+class Side(NamedTuple):
+    """One side of a comparison.
+
+    count: pictures; features: {"pool": float32 [n, d], ...}; moments: {"pool":
+    Moments, ...} where they are given; facts: JSON-able, what is said of it.
+    """
+
+    count: int
+    features: dict
+    moments: dict
+    facts: dict
+
+
+def moments_of(side, key):
+    """Moments of a side's features, float64, in blocks of a fixed length."""
+    if key in side.moments:
+        return side.moments[key]
+    x = side.features[key]
+    total = moments(x[:ROWS])
+    for first in range(ROWS, len(x), ROWS):
+        total = merge(total, moments(x[first : first + ROWS]))
+    return total
+
+
+def read_statistics(path, extractor, protocol):
+    """A reference side from a file of statistics.
+
+    Args:
+        path: .npz.
+        extractor: Extractor, of the samples' features.
+        protocol: Protocol, with the samples' size.
+
+    Raises:
+        BadInput: no such file, no statistics in it, or of another protocol (named).
+    """
+    arrays = arrays_of(path, "arr_0".__ne__)
+    told = _told(path, arrays, extractor)
+    wanted = shared(extractor, protocol)
+    for name, value in told.items():
+        if name in wanted and value != wanted[name]:
+            raise BadInput(
+                f"{path} was made with {name} {value}, the samples have "
+                f"{wanted[name]}; distances between the two mean nothing."
+            )
+    count = int(arrays.get("num_samples", UNTOLD))
+    found = {
+        key: _moments(path, arrays, names, count)
+        for key, names in NAMES.items()
+        if names[0] in arrays
+    }
+    features = {"pool": arrays["feats"]} if "feats" in arrays else {}
+    if not found and not features:
+        raise BadInput(f"{path} holds neither mu and sigma nor feats; see its maker.")
+    known = "num_samples" in arrays or "feats" in arrays
+    facts = {"name": told.get("name", Path(path).name), "sha256": file_sha256(path)}
+    facts |= (
+        {"n": int(arrays.get("num_samples", len(arrays.get("feats", ()))))}
+        if known
+        else {}
+    )
+    return Side(count, features, found, facts)
+
+
+def write_statistics(path, side, extractor, protocol):
+    """Writes a side as a file that this and other packages read.
+
+    Args:
+        path: .npz.
+        side: Side, with features.
+        extractor, protocol: what they were taken by.
+    """
+    path = Path(path)
+    told = shared(extractor, protocol) | {"name": side.facts["name"]}
+    told |= {"features": extractor.name, "protocol": protocol.name}
+    told |= {"pictures_sha256": side.facts.get("sha256")}
+    arrays = {"num_samples": side.count, "protocol": json.dumps(told)}
+    arrays["feats"] = side.features["pool"]
+    for key, names in NAMES.items():
+        if key in side.features:
+            found = moments_of(side, key)
+            arrays |= dict(zip(names, (found.mean, found.covariance)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    with draft.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(draft, path)
+
+
+def shared(extractor, protocol):
+    """What both sides of a distance must have alike."""
+    return {
+        "features_sha256": extractor.sha256,
+        "resize": extractor.resize,
+        "crop": protocol.crop,
+        "size": protocol.size,
+    }
+
+
+def _told(path, arrays, extractor):
+    """What a file says of its protocol; {} for a foreign file, of Inception."""
+    text = arrays.get("protocol")
+    if text is None and not extractor.name.startswith("inception"):
+        raise BadInput(
+            f"{path} names no protocol, so it is taken to be of Inception's features, "
+            f"and the samples' are of {extractor.name}; give --inception FILE."
+        )
+    try:
+        return {} if text is None else dict(json.loads(str(text)))
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{path}: protocol is no JSON object ({error}).") from error
+
+
+def _moments(path, arrays, names, count):
+    """Moments from a mean [d] and a covariance [d, d]."""
+    mean, covariance = (arrays.get(name) for name in names)
+    d = np.size(mean)
+    if np.shape(mean) != (d,) or np.shape(covariance) != (d, d):
+        raise BadInput(
+            f"{path}: {names[0]} {np.shape(mean)} and {names[1]} "
+            f"{np.shape(covariance)} are no mean and covariance."
+        )
+    m2 = np.asarray(covariance, np.float64) * (count - 1)
+    return Moments(count, np.asarray(mean, np.float64), m2)
