@@ -41,10 +41,10 @@ def clip_extractor(component, name="clip"):
     encode = jax.jit(
         lambda params, x: encode_images(component.cfg, params, from_uint8(x))
     )
-    beside = _beside(component.params)
+    params = beside(component.params)
 
     def function(images):
-        return {"pool": encode(beside(images), images)}
+        return {"pool": encode(params(images), images)}
 
     return Extractor(name, function, OWN_RESIZE, weights_sha256(component.params))
 
@@ -59,13 +59,10 @@ def inception_extractor(path, resize="legacy_tf"):
     Raises:
         BadInput: the file is absent or another one.
     """
-    from dalle2_jax.evaluate.inception import inception_features, load_inception
+    from dalle2_jax.evaluate.inception import inception_function, load_inception
 
     inception = load_inception(path)
-
-    def function(images):
-        return inception_features(inception, images, resize)
-
+    function = inception_function(inception, resize)
     return Extractor("inception-2015-12-05", function, resize, inception.sha256)
 
 
@@ -144,11 +141,14 @@ def weights_sha256(params):
     return total.hexdigest()
 
 
-def _beside(params):
-    """images -> the parameters on the devices that they are on, moved there once."""
+def beside(params):
+    """A function images -> params on the devices of the images, moved there once.
+
+    params: tree of arrays. images: host array, or one on devices, sharded or not.
+    """
     held = {}
 
-    def beside(images):
+    def placed(images):
         if not isinstance(images, jax.Array):
             return held.setdefault(None, jax.device_put(params))
         layout = images.sharding
@@ -158,7 +158,7 @@ def _beside(params):
             held[layout] = jax.device_put(params, layout)
         return held[layout]
 
-    return beside
+    return placed
 
 
 def _short(x, rows):

@@ -1,10 +1,13 @@
 """The Fréchet distance of two feature sets (Heusel et al. 2017, eq. 6), in float64."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from dalle2_jax.errors import BadInput
+
+ROWS = 8192  # of features that are copied to float64 at a time
 
 
 class Moments(NamedTuple):
@@ -54,10 +57,13 @@ def feature_pair(x, y):
 
 
 def moments(features):
-    """Moments of features [n, d]."""
-    x = np.asarray(features, np.float64)
-    mean = x.mean(0)
-    return Moments(len(x), mean, (x - mean).T @ (x - mean))
+    """Moments of features [n, d], n at least 1, in float64 on the host.
+
+    float32 products would make a distance depend on the batches by 1e-7 to 1e-6.
+    """
+    x = np.asarray(features)
+    parts = (_block(x[i : i + ROWS]) for i in range(0, len(x), ROWS))
+    return functools.reduce(merge, parts)
 
 
 def merge(a, b):
@@ -68,19 +74,39 @@ def merge(a, b):
 
 
 def frechet_distance(a, b):
-    """|mu_a - mu_b|^2 + tr(A + B - 2 (AB)^1/2) of two Moments, by eigh alone.
+    """|mu_a - mu_b|^2 + tr(A + B - 2 (AB)^1/2) of two Moments.
+
+    With A = F F^T and B = G G^T the last trace is the sum of the singular values of
+    F^T G, which are right to the last digits. Square roots of the eigenvalues of AB are
+    not where a set has fewer samples than features: 1e-8 of the distance was seen.
+
+    Returns:
+        float; of a set with itself 0 up to rounding, which may be negative.
 
     Raises:
-        BadInput: fewer than two samples, or features of different sizes.
+        BadInput: fewer than two samples, or features of different sizes, or not finite.
     """
     if min(a.count, b.count) < 2:
         raise BadInput("a Fréchet distance needs at least 2 samples on each side.")
     if a.mean.shape != b.mean.shape:
         sizes = f"{a.mean.shape[0]} and {b.mean.shape[0]}"
         raise BadInput(f"the two sides have features of different sizes ({sizes}).")
-    values, vectors = np.linalg.eigh(b.covariance)
-    root = vectors * np.sqrt(np.clip(values, 0, None))
-    inner = np.linalg.eigvalsh(root.T @ a.covariance @ root)
-    cross = np.sqrt(np.clip(inner, 0, None)).sum()
+    if not all(np.isfinite(part.m2).all() for part in (a, b)):
+        raise BadInput("features are not finite; check the network that made them.")
+    shared = _root(a.covariance).T @ _root(b.covariance)
+    cross = np.linalg.svd(shared, compute_uv=False).sum()
     traces = np.trace(a.covariance) + np.trace(b.covariance)
     return float(((a.mean - b.mean) ** 2).sum() + traces - 2 * cross)
+
+
+def _root(covariance):
+    """F [d, rank] with F F^T = the covariance [d, d], by its eigenvectors."""
+    values, vectors = np.linalg.eigh(covariance)
+    there = values > len(values) * np.finfo(values.dtype).eps * values[-1]
+    return vectors[:, there] * np.sqrt(values[there])
+
+
+def _block(x):
+    x = np.asarray(x, np.float64)
+    mean = x.mean(0)
+    return Moments(len(x), mean, (x - mean).T @ (x - mean))

@@ -1,8 +1,4 @@
-"""Inception features of pictures, from the published weights or ones that say so.
-
-A picture's features do not depend on the batch that it came in: the network always
-sees GROUP pictures per device, the last group filled up with black ones.
-"""
+"""Inception features of pictures, from the published weights or ones that say so."""
 
 import functools
 import hashlib
@@ -13,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from jax.sharding import Mesh, PartitionSpec
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -27,13 +22,12 @@ from dalle2_jax.convert.inception import (
 )
 from dalle2_jax.convert.rename import flat_paths, import_params
 from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.features import beside, extract
 from dalle2_jax.evaluate.inception_network import SIZE, InceptionNetwork, conv_names
 from dalle2_jax.evaluate.resize import RESIZES
 from dalle2_jax.layers.init import param_shapes
 
 FORMAT = "dalle2_jax inception"  # of a converted file's metadata
-GROUP = {"cpu": 8}  # pictures per device and call
-LARGE_GROUP = 64  # of accelerators
 SCALES = {  # 0..255 -> the network's input; pytorch-fid has one of its own
     "clean": lambda x: (x - 128) / 128,
     "legacy_tf": lambda x: (x - 128) / 128,
@@ -108,56 +102,50 @@ def digest(arrays):
     return found.hexdigest()
 
 
-def inception_features(inception, images, resize="legacy_tf"):
-    """Features of pictures.
+def inception_function(inception, resize="legacy_tf"):
+    """The network as a function of a batch, on the devices that the batch is on.
 
     Args:
         inception: Inception.
-        images: uint8 [b, y, x, 3].
         resize: a name of RESIZES.
 
     Returns:
-        {"pool": [b, 2048], "spatial": [b, 2023], "logits": [b, 1008] without bias},
-        float32 numpy arrays.
+        images uint8 [b, y, x, 3] -> {"pool": [b, 2048], "spatial": [b, 2023],
+        "logits": [b, 1008] without bias}, float32. It raises BadInput for images of
+        another form.
 
     Raises:
-        BadInput: images of another form, or an unknown resize.
+        BadInput: an unknown resize.
     """
-    images = np.asarray(images)
     if resize not in RESIZES:
         raise BadInput(f"the resize {resize} is none of {', '.join(RESIZES)}.")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise BadInput(
-            f"Inception takes pictures as uint8 [b, y, x, 3], not {images.dtype} "
-            f"{list(images.shape)}."
-        )
-    devices = jax.local_devices()
-    group = GROUP.get(devices[0].platform, LARGE_GROUP)
-    step, parts = group * len(devices), []
-    for first in range(0, len(images), step):
-        part = images[first : first + step]
-        used = -(-len(part) // group)
-        padding = [(0, used * group - len(part)), (0, 0), (0, 0), (0, 0)]
-        call = _network(resize, tuple(devices[:used]))
-        found = jax.device_get(call(inception.params, np.pad(part, padding)))
-        parts.append({name: x[: len(part)] for name, x in found.items()})
-    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    params = beside(inception.params)
+
+    def function(images):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise BadInput(
+                f"Inception takes pictures as uint8 [b, y, x, 3], not {images.dtype} "
+                f"{list(images.shape)}."
+            )
+        return _network(params(images), images, resize)
+
+    return function
 
 
-@functools.cache
-def _network(resize, devices):
-    """The compiled network on these devices, each with a group of its own."""
-    mesh, spec = Mesh(np.array(devices), "data"), PartitionSpec("data")
+def inception_features(inception, images, resize="legacy_tf"):
+    """Features of any number of pictures on the host, as host arrays.
 
-    def features(params, images):
-        pixels = SCALES[resize](RESIZES[resize](images, SIZE))
-        taps = InceptionNetwork().apply({"params": params}, pixels)
-        return {name: getattr(taps, name) for name in ("pool", "spatial", "logits")}
+    A picture's features do not depend on the others: `extract` sees to that.
+    Arguments, result and errors are those of `inception_function`.
+    """
+    return extract(inception_function(inception, resize), np.asarray(images))
 
-    each = jax.shard_map(
-        features, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec
-    )
-    return jax.jit(each)
+
+@functools.partial(jax.jit, static_argnums=2)
+def _network(params, images, resize):
+    pixels = SCALES[resize](RESIZES[resize](images, SIZE))
+    taps = InceptionNetwork().apply({"params": params}, pixels)
+    return {name: getattr(taps, name) for name in ("pool", "spatial", "logits")}
 
 
 @functools.cache
