@@ -5,8 +5,10 @@ normalised z_i (unless ClipConfig.unit is off). Scaling for a network happens at
 door, in this file.
 """
 
+import dataclasses
 import functools
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,9 @@ import numpy as np
 
 from dalle2_jax.clip.contrastive import Clip
 from dalle2_jax.clip.image import preprocess
+from dalle2_jax.clip.noised import NoisedClip, NoisedClipConfig, caption_gradient
+from dalle2_jax.decoder.classifier import ClassifierConfig
+from dalle2_jax.decoder.classifier import gradient as label_gradient
 from dalle2_jax.decoder.decoder import Condition, Decoder
 from dalle2_jax.decoder.decoder import nothing as no_condition
 from dalle2_jax.decoder.upsampler import Upsampler
@@ -27,6 +32,25 @@ from dalle2_jax.prior.best_of_two import closest
 from dalle2_jax.prior.codes import decode
 from dalle2_jax.prior.diffusion import Prior, Text, from_scaled
 from dalle2_jax.prior.diffusion import nothing as no_text
+
+JUDGES = {NoisedClipConfig: caption_gradient, ClassifierConfig: label_gradient}
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=["cfg", "scale"],
+)
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A network that hears noise and guides by its gradient.
+
+    cfg: NoisedClipConfig or ClassifierConfig. scale: of the gradient.
+    """
+
+    params: Any
+    cfg: Any
+    scale: float
 
 
 class Caption(NamedTuple):
@@ -49,6 +73,19 @@ def encode_captions(cfg, params, tokens):
     mask = jnp.arange(tokens.shape[1]) <= tokens.argmax(-1)[:, None]
     pooled = normalised(text.pooled) if cfg.unit else text.pooled
     return Caption(tokens, pooled, text.states, mask)
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def read_captions(params, tokens, keys, *, cfg):
+    """`encode_captions` as a stage; it draws nothing. params: of CLIP's text alone."""
+    return encode_captions(cfg, params, tokens)
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def read_guide(params, tokens, keys, *, cfg):
+    """What a noise-aware CLIP wants to see, unit [b, clip]; it draws nothing."""
+    encode = NoisedClip(cfg).apply
+    return normalised(encode({"params": params}, tokens, method="encode_text"))
 
 
 def encode_images(cfg, params, image):
@@ -149,6 +186,28 @@ def sample_decoder(params, condition, keys, *, cfg, noise, how, empty=None, x_T=
     return jnp.clip(walk(model, noise, how, x_T, keys), -1, 1)
 
 
+@functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
+def sample_judged(params, given, keys, *, cfg, noise, how, judges, empty=None):
+    """`sample_decoder`, pushed towards what judges find likely (ADM, GLIDE 2.4).
+
+    given: (Condition, wanted), wanted with a tree of arrays [b, ...] for each judge:
+    unit z_t of a noise-aware CLIP, int labels of a classifier. judges: tuple of Judge.
+    """
+    condition, wanted = given
+    keys = stage_keys(keys, 200)
+    model = guided_decoder(params, condition, cfg, noise, how, empty)
+    pushes = [
+        JUDGES[type(j.cfg)](j.cfg, j.params, w, j.scale)
+        for j, w in zip(judges, wanted, strict=True)
+    ]
+
+    def gradient(x_t, t):
+        return sum(push(x_t, t) for push in pushes)
+
+    x_T = initial_noise(keys, (cfg.size, cfg.size, 3))
+    return jnp.clip(walk(model, noise, how, x_T, keys, gradient=gradient), -1, 1)
+
+
 def guided_decoder(params, condition, cfg, noise, how, empty=None):
     """model(x_t, t) of a decoder under a Condition, arguments as in sample_decoder."""
 
@@ -167,9 +226,13 @@ def guided_decoder(params, condition, cfg, noise, how, empty=None):
 def sample_upsampler(params, low_res, keys, *, cfg, noise, how, last=None):
     """unCLIP §2.1: low_res [b, y, x, 3] -> [b, factor y, factor x, 3], in [-1, 1].
 
-    last: parameters of another network of the same sizes, for the last step (Karlo).
+    Of any size: what the U-Net cannot halve is continued by its last row and column,
+    and cut off again. last: parameters of another network of the same sizes, for the
+    last step (Karlo).
     """
     keys = stage_keys(keys, 300)
+    rows, columns = (side * cfg.factor for side in low_res.shape[1:3])
+    low_res = continued(low_res, cfg)
 
     def network(params):
         return lambda x_t, t: Upsampler(cfg).apply({"params": params}, x_t, t, low_res)
@@ -177,7 +240,18 @@ def sample_upsampler(params, low_res, keys, *, cfg, noise, how, last=None):
     shape = (low_res.shape[1] * cfg.factor, low_res.shape[2] * cfg.factor, 3)
     x_T = initial_noise(keys, shape)
     end = None if last is None else network(last)
-    return jnp.clip(walk(network(params), noise, how, x_T, keys, end), -1, 1)
+    image = walk(network(params), noise, how, x_T, keys, end)
+    return jnp.clip(image[:, :rows, :columns], -1, 1)
+
+
+def continued(low_res, cfg):
+    """low_res [b, y, x, c], its last row and column repeated to sides that halve."""
+    multiple = cfg.unet.patch * 2 ** (len(cfg.unet.multiples) - 1)
+    multiple //= math.gcd(multiple, cfg.factor)
+    more = [(0, -side % multiple) for side in low_res.shape[1:3]]
+    if not any(after for _, after in more):
+        return low_res
+    return jnp.pad(low_res, [(0, 0), *more, (0, 0)], mode="edge")
 
 
 def _like(empty, batch):

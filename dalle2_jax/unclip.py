@@ -1,23 +1,29 @@
 """unCLIP §2: P(x|y) = P(x|z_i, y) P(z_i|y). Captions to pictures, stage after stage.
 
-The public face of a model: its directory, its samples. The stages are in stages.py.
+The public face of a model: its directory, its samples. The stages are in stages.py,
+what follows what in cascade.py, how many at a time in batching.py.
 """
 
-import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.batching import GROUP, Fit, Runner
+from dalle2_jax.cascade import (
+    Asked,
+    cascade,
+    need,
+    prior_of,
+    prior_work,
+    run_stage,
+    sampling_of,
+    upsampler_works,
+)
 from dalle2_jax.components import components_of, load_component
-from dalle2_jax.config import build
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.diffusion.walk import Sampling, sample_keys, stage_keys
 from dalle2_jax.errors import BadInput
-from dalle2_jax.prior.dalle2_pytorch import sample_z_image
-from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh
 from dalle2_jax.stages import (
     Caption,
     decoder_condition,
@@ -35,6 +41,8 @@ from dalle2_jax.stages import (
 
 __all__ = [  # a model, its samples, and the stages they are made of
     "Caption",
+    "Fit",
+    "Request",
     "Sampling",
     "UnCLIP",
     "decoder_condition",
@@ -61,13 +69,26 @@ __all__ = [  # a model, its samples, and the stages they are made of
     "upsample",
 ]
 
-PRIORS = ("prior", "prior_dalle2_pytorch", "autoregressive")  # the first one serves
+
+class Request(NamedTuple):
+    """What is wanted of n samples.
+
+    captions: n strings. decoder_captions: n others for the decoder; None = the same.
+    labels: n whole numbers, for guidance by a classifier. first: number of the first
+    sample, from which on they are keyed.
+    """
+
+    captions: list
+    decoder_captions: list | None = None
+    labels: list | None = None
+    first: int = 0
 
 
 class UnCLIP(NamedTuple):
     """A loaded model directory; a stage that it does not hold is None.
 
-    Where there are several priors, z_i comes from the first of PRIORS.
+    Where there are several priors, z_i comes from the first of cascade.PRIORS. The
+    weights are arrays of the host; a stage's are on the devices while it runs.
     """
 
     clip: Any = None
@@ -78,6 +99,8 @@ class UnCLIP(NamedTuple):
     upsampler: Any = None
     upsampler_last: Any = None
     upsampler_2: Any = None
+    noised_clip: Any = None
+    classifier: Any = None
     tokenizer: Any = None
 
     @classmethod
@@ -115,52 +138,23 @@ def load(folder, dtype=None):
     return UnCLIP(**parts, tokenizer=Tokenizer.load(f"{folder}/tokenizer"))
 
 
-def sampling_of(component):
-    """The way of sampling that a component was configured with."""
-    return build(Sampling, component.config.get("sampling", {}), "sampling")
-
-
-def run_stage(function, component, given, keys, how=None):
-    """One of the samplers above on a loaded component.
-
-    Args:
-        function: sample_prior, sample_autoregressive, sample_decoder, sample_upsampler.
-        component: what `load` returned for that stage.
-        given: Caption, Condition or low-resolution pictures.
-        keys: [b] keys of the samples.
-        how: Sampling; default: the component's own.
-    """
-    how = how or sampling_of(component)
-    call = functools.partial(function, component.params, given, keys)
-    return call(cfg=component.cfg, noise=component.noise, how=how)
-
-
 def draw(model, tokens, keys, how, z_image=None, route="prior"):
-    """One batch through the whole stack.
+    """One batch through the whole stack, on the devices that its keys are on.
 
     Args:
         model: UnCLIP.
         tokens: int32 [b, n].
         keys: [b].
-        how: dict stage -> Sampling; a stage not named uses its own.
+        how, route: as in `cascade.cascade`.
         z_image: unit [b, clip], used when route is "image".
-        route: where z_i comes from: "prior" (the full stack), "text" (z_t in its
-            place), "image" (given), "none" (caption only). unCLIP §5.1.
 
     Returns:
         Pictures float32 [b, y, x, 3] in [-1, 1], of the last stage present.
     """
-    caption, empty = _captions(model, tokens)
-    if route == "prior":
-        z_image = draw_z_image(model, caption, keys, how, empty)
-    if route in ("text", "none"):
-        z_image = caption.pooled
-    condition = decoder_condition(caption, z_image, model.clip.cfg.unit)
-    if route == "none":
-        condition = condition._replace(keep_image=jnp.zeros(len(z_image)))
-    function = functools.partial(sample_decoder, empty=empty)
-    image = run_stage(function, model.decoder, condition, keys, how.get("decoder"))
-    return upsample(model, image, keys, how)
+    blank = model.tokenizer.encode([""], tokens.shape[1])
+    asked = Asked(tokens, blank, z_image=z_image)
+    work, given = cascade(model, asked, lambda w, given: w(given, keys), how, route)
+    return work(given, keys)
 
 
 def draw_z_image(model, caption, keys, how, empty=None):
@@ -168,86 +162,84 @@ def draw_z_image(model, caption, keys, how, empty=None):
 
     Args: as in `draw`; caption and empty as in `sample_prior`.
     """
-    stage = prior_of(model)
-    function = {
-        "prior": functools.partial(sample_prior, empty=empty),
-        "prior_dalle2_pytorch": sample_z_image,
-        "autoregressive": sample_autoregressive,
-    }[stage]
-    return run_stage(function, getattr(model, stage), caption, keys, how.get(stage))
-
-
-def prior_of(model):
-    """The stage that z_i comes from: the first of PRIORS that the model holds."""
-    held = (stage for stage in PRIORS if getattr(model, stage) is not None)
-    return next(held, PRIORS[0])
-
-
-def need(model, *stages):
-    """Raises BadInput naming the first of the stages that the model does not hold."""
-    for stage in stages:
-        if getattr(model, stage) is None:
-            raise BadInput(f"the model holds no {stage}; train or import one first.")
+    return prior_work(model, how, empty)(caption, keys)
 
 
 def upsample(model, image, keys, how):
     """Pictures of the decoder through every upsampler that the model holds.
 
-    Args: as in `draw`; image float32 [b, y, x, 3] in [-1, 1].
+    Args: as in `draw`; image float32 [b, y, x, 3] in [-1, 1], of any size.
     """
-    first, last, second = model.upsampler, model.upsampler_last, model.upsampler_2
-    if first is not None:
-        params = None if last is None else last.params
-        function = functools.partial(sample_upsampler, last=params)
-        image = run_stage(function, first, image, keys, how.get("upsampler"))
-    if second is not None:
-        keys, way = stage_keys(keys, 400), how.get("upsampler_2")
-        image = run_stage(sample_upsampler, second, image, keys, way)
+    for work in upsampler_works(model, how):
+        image = work(image, keys)
     return image
 
 
-def _captions(model, tokens):
-    """Caption of the tokens [b, n], and that of the empty caption, [1, ...]."""
-    blank = model.tokenizer.encode([""], tokens.shape[1])
-    encode = jax.jit(encode_captions, static_argnums=0)
-    both = jnp.concatenate([jnp.asarray(tokens), blank])
-    found = encode(model.clip.cfg, model.clip.params, both)
-    return (
-        jax.tree.map(lambda x: x[:-1], found),
-        jax.tree.map(lambda x: x[-1:], found),
-    )
-
-
-def generate(model, captions, seed=0, batch=64, how=None, route="prior", z_image=None):
+def generate(
+    model, captions, seed=0, batch=64, how=None, route="prior", z_image=None, tell=None
+):
     """Pictures for captions; sample i depends on (model, caption, seed, i) alone.
+
+    Stage after stage over about a thousand samples at a time, the weights of one stage
+    on the devices.
 
     Args:
         model: UnCLIP with at least clip, decoder, and a prior when route is "prior".
-        captions: list of n strings.
+        captions: list of n strings, or Request.
         seed: of the run.
         batch: most samples per program, spread over the devices of this process; the
-            parts are made equally large, the last one is padded.
+            parts are made equally large, the last one is padded. `batching.Fit`: as
+            many as memory allows, for each stage.
         how, route, z_image: as in `draw`; z_image [n, clip].
+        tell: called as tell(stage, samples) when a stage has made some.
 
     Yields:
         uint8 [up to batch, y, x, 3], in the order of the captions.
     """
     need(model, "clip", "decoder", *([prior_of(model)] if route == "prior" else []))
-    context = model.clip.cfg.text.context
-    tokens = model.tokenizer.encode(list(captions), context)
-    devices = jax.local_devices()
-    layout = batch_sharding(make_mesh(MeshConfig(), devices))
-    parts = math.ceil(len(tokens) / batch)
-    batch = math.ceil(len(tokens) / (parts * len(devices))) * len(devices)
-    for first in range(0, len(tokens), batch):
-        given = [tokens] if z_image is None else [tokens, z_image]
-        given = [_padded(x[first : first + batch], batch) for x in given]
-        given += [sample_keys(seed, first, batch)]
-        part, *z, keys = (jax.device_put(x, layout) for x in given)
-        image = draw(model, part, keys, how or {}, *z or [None], route)
-        yield to_uint8(image)[: len(tokens) - first]
+    wish = captions if isinstance(captions, Request) else Request(list(captions))
+    asked, how = read(model, wish, z_image), how or {}
+    runner = Runner(jax.local_devices(), seed, batch, tell or (lambda *made: None))
+    count = len(wish.captions)
+    size = runner.size(count) if count else 1
+    group = max(GROUP // size, 1) * size
+    for start in range(0, count, group):
+        part = some(asked, slice(start, start + group))
+        first = wish.first + start
+
+        def run(work, given, first=first):
+            return runner.whole(work, given, first, size)
+
+        last = cascade(model, part, run, how, route)
+        yield from map(to_uint8, runner.stream(*last, first, size))
 
 
-def _padded(x, batch):
-    short = batch - len(x)
-    return x if not short else np.concatenate([x, np.repeat(x[-1:], short, axis=0)])
+def read(model, wish, z_image=None):
+    """A Request as Asked.
+
+    Raises:
+        BadInput: there are not as many of one thing as of captions.
+    """
+    count = len(wish.captions)
+    many = {"decoder captions": wish.decoder_captions, "labels": wish.labels}
+    for name, given in (many | {"z_image": z_image}).items():
+        if given is not None and len(given) != count:
+            raise BadInput(f"{count} captions need as many {name}, not {len(given)}.")
+    encode, context = model.tokenizer.encode, model.clip.cfg.text.context
+    told, guide = wish.decoder_captions, None
+    if model.noised_clip is not None:
+        guide = encode(told or wish.captions, model.noised_clip.cfg.text.context)
+    return Asked(
+        tokens=encode(wish.captions, context),
+        blank=encode([""], context),
+        told=encode(told, context) if told else None,
+        z_image=None if z_image is None else np.asarray(z_image),
+        guide=guide,
+        label=None if wish.labels is None else np.asarray(wish.labels, np.int32),
+    )
+
+
+def some(asked, part):
+    """Asked of some of its samples."""
+    cut = jax.tree.map(lambda x: x[part], asked._replace(blank=None))
+    return cut._replace(blank=asked.blank)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from dalle2_jax import cascade
 from dalle2_jax.cli import sample
 from dalle2_jax.cli.main import main
 from dalle2_jax.clip.contrastive import ClipConfig
@@ -33,6 +34,7 @@ from dalle2_jax.manipulate.latent import imagine
 from dalle2_jax.prior.diffusion import PriorConfig
 from dalle2_jax.unclip import (
     Caption,
+    Request,
     Sampling,
     UnCLIP,
     decoder_condition,
@@ -360,3 +362,75 @@ def test_weights_of_sixteen_bits_give_almost_the_same_pictures(folder):
     assert np.abs(rounded - whole).mean() < np.abs(other - whole).mean() / 4
     with pytest.raises(BadInput, match="dtype must be one of float32, bfloat16"):
         UnCLIP.load(folder, "float8")
+
+
+def test_a_sample_does_not_depend_on_the_order_of_the_others(folder):
+    model, order = load(folder), [3, 0, 5, 1, 4, 2]
+    z = np.asarray(imagine(model, CAPTIONS, sample_keys(7, 0, 6)))
+    whole = pictures(model, CAPTIONS, 6, route="image", z_image=z).astype(int)
+    for place in order[:2]:  # alone, under its own number
+        request = Request([CAPTIONS[place]], first=place)
+        alone = pictures(model, request, 1, route="image", z_image=z[place : place + 1])
+        assert np.abs(alone[0] - whole[place]).max() <= 1
+        through = pictures(model, request, 1)
+        assert np.abs(through[0].astype(int) - whole[place]).max() <= 1
+
+
+def test_the_decoder_may_hear_another_caption_than_the_prior(folder):
+    model, count = load(folder), 2
+    usual = pictures(model, CAPTIONS[:count], count)
+    same = Request(CAPTIONS[:count], decoder_captions=CAPTIONS[:count])
+    assert np.array_equal(pictures(model, same, count), usual)
+    heard = Request(CAPTIONS[:count], decoder_captions=["a cross", CAPTIONS[1]])
+    made = pictures(model, heard, count)
+    assert not np.array_equal(made[0], usual[0]) and np.array_equal(made[1], usual[1])
+    z = np.asarray(imagine(model, CAPTIONS[:count], sample_keys(7, 0, count)))
+    there = pictures(model, ["a cross", CAPTIONS[1]], count, route="image", z_image=z)
+    assert np.abs(there.astype(int) - made).max() <= 1  # the prior heard the first ones
+    with pytest.raises(BadInput, match="2 captions need as many decoder captions"):
+        pictures(model, same._replace(decoder_captions=["one"]), count)
+
+
+def test_only_the_running_stage_is_on_the_devices(folder):
+    model, seen = load(folder), {}
+
+    def tell(stage, done):
+        leaves = [x for x in jax.live_arrays() if jnp.issubdtype(x.dtype, jnp.floating)]
+        seen[stage] = {x.shape for x in leaves} - before
+
+    before = {x.shape for x in jax.live_arrays()}
+    pictures(model, CAPTIONS, 6, tell=tell)
+    assert list(seen) == ["clip", "prior", "decoder", "upsampler"]
+    assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(model.decoder.params))
+    for stage, shapes in seen.items():
+        params = getattr(model, stage).params
+        own = {x.shape for x in jax.tree.leaves(params) if x.size > 600}
+        own -= {x.shape for x in jax.tree.leaves(params.get("image", {}))}
+        others = [getattr(model, s).params for s in seen if s != stage]
+        foreign = {x.shape for x in jax.tree.leaves(others) if x.size > 600} - own
+        assert own <= shapes | before and not foreign & shapes
+
+
+def test_the_host_calls_each_stage_once_whatever_its_steps(folder, monkeypatch):
+    model, calls = load(folder), []
+    call = cascade.Work.__call__
+
+    def counted(work, given, keys):
+        calls.append(work.stage)
+        return call(work, given, keys)
+
+    monkeypatch.setattr(cascade.Work, "__call__", counted)
+    pictures(model, CAPTIONS, 6)  # four steps in every stage
+    assert calls == ["clip", "prior", "decoder", "upsampler"]
+
+
+def test_upsamplers_take_pictures_of_any_size(folder):
+    cfg = dataclasses.replace(
+        CFG["upsampler"],
+        unet=dataclasses.replace(CFG["upsampler"].unet, multiples=(1, 1, 1)),
+    )
+    params = loud(initial_params("upsampler", cfg, 0))
+    low = jax.random.uniform(jax.random.key(0), (1, 5, 7, 3), minval=-1)
+    static = {"cfg": cfg, "noise": Noise(), "how": Sampling("2")}
+    made = sample_upsampler(params, low, sample_keys(0, 0, 1), **static)
+    assert made.shape == (1, 10, 14, 3) and bool(jnp.all(jnp.isfinite(made)))

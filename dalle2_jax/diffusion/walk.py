@@ -5,9 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from dalle2_jax.diffusion.guidance import classifier_ddpm, classifier_guided
 from dalle2_jax.diffusion.samplers import ddim, ddpm, denoiser, dpm_solver, sample
 from dalle2_jax.diffusion.schedule import analytic_rows, rows
 
+BY_EPS = ("ddim", "dpm")
 SAMPLERS = ("ancestral", "ddim", "dpm", "analytic")
 
 
@@ -31,6 +33,8 @@ class Sampling:
     candidates: int = 2  # diffusion prior: draws per z_i; the closest to z_t is kept
     temperature: float = 1.0  # autoregressive prior; 0: the likeliest codes
     percentile: float = 50.0  # autoregressive prior: z_i . z_t is drawn from above it
+    clip_guidance: float = 0.0  # decoder: strength of a noise-aware CLIP's gradient
+    classifier_guidance: float = 0.0  # decoder: strength of a classifier's gradient
 
     def __post_init__(self):
         known = self.sampler in SAMPLERS
@@ -45,7 +49,7 @@ class Sampling:
         assert 0 <= self.percentile < 100, "percentile must lie in 0 to below 100"
 
 
-def walk(model, noise, how, x, keys, last=None):
+def walk(model, noise, how, x, keys, last=None, gradient=None):
     """x_T to x_0 along the table of rows that `how` asks for.
 
     Args:
@@ -55,6 +59,8 @@ def walk(model, noise, how, x, keys, last=None):
         x: x_T float32 [b, ...].
         keys: [b], one per sample.
         last: another model, which takes the last row alone, or None.
+        gradient: gradient(x, t), scaled, that pushes every step: of ddim and dpm by
+            eps, of the others by the mean (ADM algorithms 2 and 1); None = nothing.
 
     Raises:
         BadInput: the steps do not fit the schedule, or the sampler is "analytic" and
@@ -68,18 +74,21 @@ def walk(model, noise, how, x, keys, last=None):
         parts = [(model, slice(-1)), (last, slice(-1, None))]
     for network, part in parts:
         denoise = denoiser(network, noise, how.clip or None, how.threshold)
+        if gradient is not None and how.sampler in BY_EPS:
+            denoise = classifier_guided(denoise, gradient)
         some = jax.tree.map(lambda column, part=part: column[part], table)
         if how.sampler == "dpm":
             x = dpm_solver(denoise, x, some)
         else:
-            x = sample(step_of(how), denoise, x, some, keys)
+            x = sample(step_of(how, gradient), denoise, x, some, keys)
     return x
 
 
-def step_of(how):
+def step_of(how, gradient=None):
     """The step that `how` names, of those that look at one level alone."""
     named = {"ddim": ddim(how.eta), "dpm": ddim(0.0)}  # dpm alone in one step is ddim
-    return named.get(how.sampler, ddpm)
+    by_mean = ddpm if gradient is None else classifier_ddpm(gradient)
+    return named.get(how.sampler, by_mean)
 
 
 def interval_of(how, noise):
