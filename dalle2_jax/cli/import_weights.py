@@ -4,11 +4,14 @@ from pathlib import Path
 
 NAME = "import"
 HELP = "Read published weights into a model directory, strictly or not at all."
-EXAMPLE = "dalle2 import karlo-v1-alpha/ --to runs/karlo"
+EXAMPLE = """dalle2 import karlo-v1-alpha/ --to runs/karlo
+the network of FID, for dalle2 evaluate --inception:
+  dalle2 import pt_inception-2015-12-05-6726825d.pth --to runs/inception.safetensors"""
+INCEPTION = "inception"  # a family by itself: one file, no component of a model
 
 
 def add_arguments(parser):
-    """SRC, --to, --as, --config, --dtype, --dry-run."""
+    """SRC, --to, --as, --config, --dtype, --unpublished, --dry-run."""
     parser.add_argument("source", type=Path, metavar="SRC", help="file or folder")
     parser.add_argument("--to", required=True, type=Path, help="model directory")
     parser.add_argument("--as", dest="family", help="family; default: recognised")
@@ -17,6 +20,11 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--dtype", default="float32", help="float32 (default), bfloat16"
+    )
+    parser.add_argument(
+        "--unpublished",
+        action="store_true",
+        help="inception: other weights; their SHA-256 stands beside every number",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the table, write nothing"
@@ -33,11 +41,14 @@ def run(args):
     from dalle2_jax.errors import BadInput
 
     start_jax()
+    if INCEPTION in (args.family or args.source.name):
+        _inception(args)
+        return
     from dalle2_jax.convert.importer import DTYPES, FAMILIES, import_weights
     from dalle2_jax.convert.parts import read_config
 
     for flag, value, known in (
-        ("--as", args.family, (None, *FAMILIES)),
+        ("--as", args.family, (None, *FAMILIES, INCEPTION)),
         ("--dtype", args.dtype, DTYPES),
     ):
         if value not in known:
@@ -57,3 +68,18 @@ def run(args):
         for note in part.notes:
             print(f"{'':<14} {note}")
     print("nothing written" if args.dry_run else f"model directory {args.to}")
+
+
+def _inception(args):
+    """Checks and converts the network of FID; prints what it is."""
+    from dalle2_jax.convert.inception import NAME as PUBLISHED
+    from dalle2_jax.evaluate.inception import convert_inception, load_inception
+
+    published = not args.unpublished
+    if args.dry_run:
+        found = load_inception(args.source, published)
+    else:
+        found = convert_inception(args.source, args.to, published)
+    kind = PUBLISHED if found.published else "not the published weights"
+    print(f"{INCEPTION:<14} {kind}, SHA-256 {found.sha256}")
+    print("nothing written" if args.dry_run else f"weights {args.to}")
