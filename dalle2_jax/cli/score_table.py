@@ -62,7 +62,7 @@ def _legend(scores):
         yield f"{found['features_sha256'][:KEY]}: {found['features']}"
     for found in scores:
         drawn = found["samples"]
-        yield f"{drawn['sha256'][:KEY]}: the samples, {_origin(drawn)}"
+        yield f"{drawn['sha256'][:KEY]}: pictures, {_origin(drawn)}"
         for stage, way in drawn.get("sampling", {}).items():
             yield (
                 f"  {stage}: {way['sampler']}, steps {way['steps']}, guidance "

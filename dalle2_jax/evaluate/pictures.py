@@ -18,11 +18,13 @@ import jax
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dalle2_jax.cascade import cascade
 from dalle2_jax.data.images import to_rgb
 from dalle2_jax.data.records import ShardSource
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.features import extract
-from dalle2_jax.unclip import draw, need, prior_of, sample_keys, to_uint8
+from dalle2_jax.shard.mesh import MeshConfig, make_mesh, replicated
+from dalle2_jax.unclip import Request, need, prior_of, read, sample_keys, to_uint8
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -159,23 +161,31 @@ def drawn_pictures(model, captions, how, seed, size=0, unit=16):
         BadInput: the model lacks a stage.
     """
     need(model, "clip", prior_of(model), "decoder")
-    tokens = model.tokenizer.encode(list(captions), model.clip.cfg.text.context)
     side = side_of(model)
     devices = jax.local_devices()[: math.ceil(len(captions) / unit)]
-
-    def program(given):
-        return to_uint8(draw(model, given[0], jax.random.wrap_key_data(given[1]), how))
+    shared = replicated(make_mesh(MeshConfig(), devices))
 
     def fetch(numbers):
-        numbers = np.asarray(numbers)
         keys = np.concatenate([_key_data(seed, int(i)) for i in numbers])
-        images = extract(program, (tokens[numbers], keys), unit, devices)
+
+        def run(work, given):
+            params, others = jax.device_put((work.params, work.shared), shared)
+            lent = work._replace(params=params, shared=others)
+            arrays = jax.tree.map(np.asarray, given), keys
+            return extract(lambda pair: _run(lent, *pair), arrays, unit, devices)
+
+        asked = read(model, Request([captions[i] for i in numbers]))
+        images = to_uint8(run(*cascade(model, asked, run, how, "prior")))
         if not size or side <= size:
             return images
         shrunk = (fitted(Image.fromarray(image), size, "squeeze") for image in images)
         return np.stack([np.asarray(image) for image in shrunk])
 
     return PictureSet("drawn", len(captions), {}, fetch, list(captions))
+
+
+def _run(work, given, keys):
+    return work(given, jax.random.wrap_key_data(keys))
 
 
 def side_of(model):

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dalle2_jax.errors import BadInput
-from dalle2_jax.evaluate.frechet import Moments, merge, moments
+from dalle2_jax.evaluate.frechet import Moments, moments
 from dalle2_jax.evaluate.pictures import arrays_of
 from dalle2_jax.evaluate.protocol import file_sha256
 
-ROWS = 4096  # features whose moments are taken at once
 NAMES = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 SHARED = ("features_sha256", "resize", "crop", "size")  # by both sides of a distance
 UNTOLD = 50_000  # samples a foreign file is taken to be of; its sigma is a covariance
@@ -37,14 +36,8 @@ class Side(NamedTuple):
 
 
 def moments_of(side, key):
-    """Moments of a side's features, float64, in blocks of a fixed length."""
-    if key in side.moments:
-        return side.moments[key]
-    x = side.features[key]
-    total = moments(x[:ROWS])
-    for first in range(ROWS, len(x), ROWS):
-        total = merge(total, moments(x[first : first + ROWS]))
-    return total
+    """The given Moments of a side, or those of its features, in float64."""
+    return side.moments[key] if key in side.moments else moments(side.features[key])
 
 
 def read_statistics(path, extractor, protocol):
