@@ -6,7 +6,8 @@ with a stub in the place of every block, which keeps what rematerialisation keep
 block's arguments, its gradient) and computes nothing; each kind of block is compiled
 once, forward and backward, with its real shardings. Then
 
-    memory   = step with stubs + the largest temporaries of two neighbouring blocks,
+    memory   = step with stubs + the largest temporaries of two neighbouring blocks
+               + the code of all blocks,
     traffic  = step with stubs + sum over blocks.
 
 Two, since what a block computes again depends on no gradient: the compiler starts it

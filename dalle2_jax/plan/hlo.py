@@ -65,12 +65,17 @@ def collectives(text, devices):
         for line in lines:
             made = COLLECTIVE.search(line)
             if made and times[name]:
-                channel = re.search(r"channel_id=(\d+)", line)
-                key = channel[1] if channel else (name, line)
+                key = _channel(line) or (name, line)
                 one = _collective(line, made, times[name], devices)
                 one = _scattered(one) if name.startswith(SCATTER) else one
                 found[key] = max(found.get(key, one), one, key=_fullest)
     return list(found.values())
+
+
+def _channel(line):
+    """What pieces of one collective share; those of `shard_map` all have channel 1."""
+    channel = re.search(r"channel_id=(\d+)", line)
+    return channel and "shard_map" not in line and channel[1]
 
 
 def computations(text):

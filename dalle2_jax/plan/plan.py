@@ -130,11 +130,13 @@ def in_parts(program, limit, quick, tell):
     around = lowered.compile(quick)
     memory = memory_of(around, limit)
     tell(f"around: {memory.total / 2**30:.2f} GiB")
-    found, sizes = collectives(around.as_text(), program.mesh.size), []
+    found, sizes, code = collectives(around.as_text(), program.mesh.size), [], 0
     for number, kind in enumerate(kinds):
         times = order.count(number)
         compiled = lower_block(kind, program.mesh).compile(quick)
-        sizes.append(memory_of(compiled, limit).temporaries)
+        alone = memory_of(compiled, limit)
+        sizes.append(alone.temporaries)
+        code += times * alone.code
         sent = collectives(compiled.as_text(), program.mesh.size)
         found += [one._replace(times=one.times * times) for one in sent]
         shape = kind.args[0].shape
@@ -143,7 +145,9 @@ def in_parts(program, limit, quick, tell):
             f"temporaries {sizes[-1] / 2**30:.2f} GiB"
         )
     most = max(sizes[a] + sizes[b] for a, b in itertools.pairwise(order))
-    memory = memory._replace(temporaries=memory.temporaries + most)
+    memory = memory._replace(
+        temporaries=memory.temporaries + most, code=memory.code + code
+    )
     return memory, found, len(kinds)
 
 

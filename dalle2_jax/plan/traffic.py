@@ -107,7 +107,13 @@ def is_other(one, known, least):
 
 
 def compute_width(run):
-    """Bytes of the narrowest dtype that a run's configuration names."""
+    """Bytes of the narrowest dtype that a run's configuration names.
+
+    Under sharpness-aware minimisation weights travel as they are stored: a perturbation
+    of 1e-5 of a weight does not survive bfloat16.
+    """
+    if run.optim.sam_rho:
+        return WIDTHS["float32"]
     found = [WIDTHS[name] for name in _dtypes(run.model)]
     return min(found, default=4)
 

@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dalle2_jax.errors import BadInput
+from dalle2_jax.shard.rules import shardings
 
 SAM_AXIS = "sam_groups"  # losses that compare examples gather over it
 
@@ -95,7 +96,7 @@ def gradient(loss, sam=None, mesh=None):
         step = jax.vmap(lambda g: perturbation(g, sam.rho))(local)
         moved = jax.tree.map(jnp.add, own, step)
         grads = jax.grad(whole, has_aux=True)(_spread(moved, mesh))[0]
-        return result, jax.tree.map(lambda g: g.sum(0), grads)
+        return result, _summed(grads, mesh)
 
     return sharpness_aware
 
@@ -136,6 +137,40 @@ def _spread(tree, mesh):
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
     return jax.tree.map(one, tree)
+
+
+def _summed(tree, mesh):
+    """Sums over groups, laid out as the parameters: scattered, then added over `data`.
+
+    Spelled out, since of a plain sum the compiler makes an all-reduce over all devices.
+    """
+    if mesh is None:
+        return jax.tree.map(lambda g: g.sum(0), tree)
+    shapes = jax.tree.map(lambda g: jax.ShapeDtypeStruct(g.shape[1:], g.dtype), tree)
+
+    def one(g, place):
+        spec = tuple(axis if axis == "fsdp" else None for axis in place.spec)
+
+        def added(own):
+            total = own.sum(0)
+            if "fsdp" in spec:
+                at = spec.index("fsdp")
+                total = jax.lax.psum_scatter(
+                    total, "fsdp", scatter_dimension=at, tiled=True
+                )
+            else:
+                total = jax.lax.psum(total, "fsdp")
+            return jax.lax.psum(total, "data")
+
+        return jax.shard_map(
+            added,
+            mesh=mesh,
+            in_specs=P(("data", "fsdp")),
+            out_specs=P(*spec),
+            axis_names={"data", "fsdp"},
+        )(g)
+
+    return jax.tree.map(one, tree, shardings(shapes, mesh))
 
 
 def ema_update(ema, params, step, decay):

@@ -76,6 +76,17 @@ def test_pieces_of_one_collective_count_once():
     assert gather.name.endswith("up/sharding_constraint")
 
 
+def test_collectives_of_shard_map_share_a_channel_and_count_each():
+    line = (
+        "  %reduce_scatter.{0} = f32[10]{{0}} reduce-scatter(%e.{0}), channel_id=1, "
+        "replica_groups={{{{0,1,2,3}},{{4,5,6,7}}}}, dimensions={{0}}, "
+        'metadata={{op_name="jit(step)/shard_map/reduce_scatter"}}\n'
+    )
+    text = "ENTRY %main (a: f32[8]) -> f32[8] {\n" + line.format(1) + line.format(2)
+    found = collectives(text + "}\n", 8)
+    assert [one.bytes for one in found] == [10 * 4 * 3] * 2
+
+
 def test_bytes_received_by_kind():
     found = {one.kind: one for one in collectives(TEXT, 32)}
     assert found["collective-permute"].bytes == 4 * 256 * 2 + 4  # with its flags

@@ -1,6 +1,7 @@
 """Plans: of small runs on virtual devices, on TPU topologies where libtpu is there."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -19,7 +20,13 @@ from dalle2_jax.plan.predict import predict
 from dalle2_jax.plan.program import program_of
 from dalle2_jax.plan.report import as_json, lines
 from dalle2_jax.plan.topology import devices_of
-from dalle2_jax.plan.traffic import Traffic, is_other, least_bytes, weight_sizes
+from dalle2_jax.plan.traffic import (
+    Traffic,
+    compute_width,
+    is_other,
+    least_bytes,
+    weight_sizes,
+)
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh
 from dalle2_jax.shard.rules import shardings
 from dalle2_jax.train.cost import without_remat
@@ -108,6 +115,13 @@ def test_a_program_that_is_too_large_is_reported_with_its_sizes():
     assert "does NOT fit: 11" in text and "exceeds available HBM (15.75G)" in text
     with pytest.raises(jax.errors.JaxRuntimeError, match="else"):
         refused(jax.errors.JaxRuntimeError("something else"), program, 1)
+
+
+def test_perturbed_weights_travel_as_they_are_stored():
+    run = load_run("configs/clip.py")
+    assert compute_width(run) == 4
+    plain = dataclasses.replace(run.optim, sam_rho=0.0)
+    assert compute_width(dataclasses.replace(run, optim=plain)) == 2
 
 
 def test_the_least_bytes_by_formula():
