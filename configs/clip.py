@@ -48,7 +48,7 @@ def paper():
             "data": {"size": 256, "context": 256},
             "batch": 32768,
             "steps": 400_000,
-            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+            "mesh": {"data": -1, "fsdp": -1, "tensor": 1},
             "save_every": 2000,
         }
     )

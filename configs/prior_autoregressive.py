@@ -49,7 +49,7 @@ def paper():
             "data": {"size": 256, "context": 256},
             "batch": 4096,
             "steps": 1_000_000,
-            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+            "mesh": {"data": -1, "fsdp": -1, "tensor": 1},
             "save_every": 2000,
         }
     )

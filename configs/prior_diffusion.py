@@ -38,7 +38,7 @@ def paper():
             "data": {"size": 256, "context": 256},
             "batch": 4096,
             "steps": 600_000,
-            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+            "mesh": {"data": -1, "fsdp": -1, "tensor": 1},
             "save_every": 2000,
         }
     )

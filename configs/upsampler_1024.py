@@ -39,7 +39,7 @@ def paper():
             "data": {"size": 1024, "context": 256},
             "batch": 512,
             "steps": 1_000_000,
-            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+            "mesh": {"data": -1, "fsdp": -1, "tensor": 1},
             "save_every": 2000,
             "sample_every": 10_000,
         }

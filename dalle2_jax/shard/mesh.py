@@ -16,11 +16,18 @@ from jax.sharding import PartitionSpec as P
 from dalle2_jax.errors import BadInput
 
 AXES = ("data", "fsdp", "tensor")
+SHARDS = 16  # most that weights are split into unless a configuration asks for more
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 in one of them takes what the others leave."""
+    """Devices along each axis; -1 in one of them takes what the others leave.
+
+    -1 in both `data` and `fsdp`: weights are split into SHARDS, or as near as the
+    number of devices in a slice permits, and `data` takes the rest. A sixteenth of the
+    largest stage's state is 4 GB; finer shards of a matrix of 2048 columns are narrower
+    than a TPU's tile, and the compiler gathers them at twice the traffic.
+    """
 
     data: int = -1
     fsdp: int = 1
@@ -40,7 +47,10 @@ def make_mesh(cfg, devices=None):
             not divide `data`.
     """
     devices = jax.devices() if devices is None else devices
+    slices = cfg.slices or len({getattr(d, "slice_index", 0) for d in devices})
     sizes = [getattr(cfg, axis) for axis in AXES]
+    if sizes[:2] == [-1, -1]:
+        sizes[1] = math.gcd(len(devices) // (abs(cfg.tensor) * slices), SHARDS)
     known = math.prod(size for size in sizes if size > 0)
     sizes = [size if size > 0 else len(devices) // known for size in sizes]
     if math.prod(sizes) != len(devices):
@@ -50,13 +60,12 @@ def make_mesh(cfg, devices=None):
         )
     # Auto: explicit axes would make convolutions over sharded kernels an error.
     kinds = (AxisType.Auto,) * len(AXES)
-    return Mesh(_arranged(sizes, cfg.slices, devices), AXES, axis_types=kinds)
+    return Mesh(_arranged(sizes, slices, devices), AXES, axis_types=kinds)
 
 
 def _arranged(sizes, slices, devices):
     """Devices as an array of `sizes`."""
     found = {getattr(device, "slice_index", 0) for device in devices}
-    slices = slices or len(found)
     if sizes[0] % slices:
         raise BadInput(
             f"config.mesh.data = {sizes[0]} is not a multiple of {slices} slices; set "

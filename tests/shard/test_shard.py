@@ -1,5 +1,7 @@
 """Layouts: every parameter of every stage has one, and batches must divide."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -17,6 +19,41 @@ def shape(*sizes):
 def test_the_free_axis_takes_what_the_others_leave():
     mesh = make_mesh(MeshConfig(data=-1, fsdp=2, tensor=2))
     assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh asks of a device that is not there."""
+
+    id: int
+    slice_index: int = 0
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+    process_index: int = 0
+
+
+@pytest.mark.parametrize(
+    "count, cfg, sizes",
+    [
+        (8, MeshConfig(-1, -1), (1, 8, 1)),
+        (64, MeshConfig(-1, -1), (4, 16, 1)),
+        (96, MeshConfig(-1, -1), (6, 16, 1)),
+        (24, MeshConfig(-1, -1), (3, 8, 1)),
+        (64, MeshConfig(-1, -1, 2), (2, 16, 2)),
+        (64, MeshConfig(1, -1), (1, 64, 1)),
+    ],
+)
+def test_a_mesh_is_chosen_where_the_configuration_leaves_it_open(count, cfg, sizes):
+    mesh = make_mesh(cfg, [Chip(i) for i in range(count)])
+    assert tuple(mesh.shape.values()) == sizes
+
+
+def test_weights_are_never_split_across_slices():
+    chips = [Chip(i, slice_index=i // 8, process_index=i // 8) for i in range(16)]
+    mesh = make_mesh(MeshConfig(-1, -1), chips)
+    assert tuple(mesh.shape.values()) == (2, 8, 1)
+    for row in mesh.devices:
+        assert len({chip.slice_index for chip in row.flat}) == 1
 
 
 def test_a_mesh_that_does_not_cover_the_devices_is_refused():
