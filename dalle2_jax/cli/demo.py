@@ -25,6 +25,7 @@ def run(args):
     """Loads the model and serves the page until it is interrupted."""
     import contextlib
     import os
+    import signal
     import tempfile
 
     from dalle2_jax.cli.machine import start_jax
@@ -33,6 +34,7 @@ def run(args):
     if not 0 < args.port < 65536:
         raise BadInput(f"--port {args.port} must lie between 1 and 65535.")
     start_jax()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up, too
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dalle2-"))
         os.environ["GRADIO_TEMP_DIR"] = scratch  # of what is sent to the page

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 FILE = "examples.txt"
-COUNT = 8  # captions that are kept
+COUNT = 6  # captions that are kept
 SEEN = 400  # captions that they are chosen from; neighbours are alike in some data
 LONGEST = 90  # characters
 

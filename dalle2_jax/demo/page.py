@@ -18,11 +18,28 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 SMALL = 256  # sides up to it are shown with their pixels square
 CSS = """
-.gradio-container {max-width: 1180px !important; margin: 0 auto !important}
+.gradio-container {max-width: 1180px !important; width: 100% !important;
+  margin: 0 auto !important}
+.gradio-container main {width: 100%}
 #head h1 {margin-bottom: .1em} #head p {color: var(--body-text-color-subdued)}
-.frame img {object-fit: contain}
+#head code {font-size: .95em}
+.given img, .frame img {width: 100%; height: 100%; object-fit: contain}
+.hand button {white-space: nowrap; flex: 1 1 auto !important; min-width: 0 !important}
+.seed {align-items: end} .seed button {margin: 0 0 .8em}
+.pictures .caption-label {display: none}
 """
-SQUARE = ".pictures img, .frame img {image-rendering: pixelated}"
+PLAIN = {  # cards on grey, labels without boxes
+    "body_background_fill": "*neutral_100",
+    "block_title_background_fill": "transparent",
+    "block_title_background_fill_dark": "transparent",
+    "block_title_padding": "0",
+    "block_label_background_fill": "*background_fill_primary",
+    "block_label_background_fill_dark": "*background_fill_primary",
+    "block_label_text_color": "*body_text_color",
+    "block_title_text_color": "*body_text_color",
+    "block_title_text_weight": "600",
+}
+SQUARE = ".pictures img, .frame img, .given img {image-rendering: pixelated}"
 
 
 class Look(NamedTuple):
@@ -90,7 +107,7 @@ def serve(page, port, side, wait=True):
         BadInput: the port is taken.
     """
     gr = start_gradio()
-    theme = gr.themes.Soft(font=FONTS, font_mono=MONO, primary_hue="indigo")
+    theme = gr.themes.Soft(font=FONTS, font_mono=MONO).set(**PLAIN)
     css = CSS + (SQUARE if side <= SMALL else "")
     page.queue(max_size=WAITING, default_concurrency_limit=1)
     try:

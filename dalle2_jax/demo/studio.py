@@ -35,7 +35,7 @@ from dalle2_jax.unclip import (
 MOST_PICTURES = 32  # that one click may ask for
 MOST_STEPS = 1000  # of one stage
 MOST_WALKS = 10  # of a level, where parts are drawn anew
-PART = 4  # pictures that are drawn at a time and then shown
+PART = 8  # pictures that are drawn at a time and then shown
 SEEDS = 2**32
 SLUG = 60  # characters of a caption in a file's name
 
@@ -68,16 +68,17 @@ class Made(NamedTuple):
     label: str
 
 
-def draw_captions(studio, text, count, seed, steps="", guidance=""):
+def draw_captions(studio, text, count, seed, steps="", guidance="", tell=None):
     """Pictures for the captions in a text, one a line.
 
     Args:
         text: the captions; blank lines are left out.
         count: pictures a caption.
         steps, guidance: per stage, as in `dalle2 sample`; "": the model's own.
+        tell: called as tell(share, stage) while stages draw; share 0 to 1.
 
     Yields:
-        (all Made so far, how many there will be), PART pictures at a time.
+        All Made so far, PART pictures at a time.
 
     Raises:
         BadInput: no caption, too many pictures, steps that cannot be.
@@ -87,17 +88,29 @@ def draw_captions(studio, text, count, seed, steps="", guidance=""):
         raise BadInput("there is no caption; write one, or several, one a line.")
     wanted = [caption for caption in captions for _ in range(_counted(count))]
     _counted(len(wanted))
+    steps, guidance = ((words or "").strip() for words in (steps, guidance))
     how = studio.ways(studio.model, steps, guidance)
     for stage, way in how.items():
         check_steps(getattr(studio.model, stage), way.steps)
     facts = {"verb": "sample", "seed": _seed(seed)}
     facts |= {"steps": steps, "guidance": guidance}
     made, folder = [], _folder(studio)
-    yield made, len(wanted)
-    for part in generate(studio.model, wanted, _seed(seed), PART, how):
+    told = _shares(tell, how, len(wanted))
+    for part in generate(studio.model, wanted, _seed(seed), PART, how, tell=told):
         labels = wanted[len(made) : len(made) + len(part)]
         made = made + _saved(studio, folder, part, labels, facts, len(made))
-        yield made, len(wanted)
+        yield made
+
+
+def _shares(tell, stages, count):
+    """tell(share, stage) as what `generate` calls, or None: (stage, samples made)."""
+    heard = []
+
+    def told(stage, samples):
+        heard.append(samples if stage in stages else 0)
+        tell(min(sum(heard) / (count * len(stages)), 1.0), stage)
+
+    return told if tell else None
 
 
 def vary(studio, picture, count, eta, settings):

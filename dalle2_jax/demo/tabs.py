@@ -25,10 +25,10 @@ QUIET = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 
 def generate_tab(gr, studio, look):
-    """Captions to pictures; returns the State of the path of the chosen picture."""
-    made, chosen = gr.State([]), gr.State(None)
+    """Captions to pictures; returns (State of the chosen one's path, row below)."""
     with gr.Tab("Generate", id="Generate"), gr.Row():
         with gr.Column(scale=2, min_width=340):
+            made, chosen = gr.State([]), gr.State(None)
             text = gr.Textbox(
                 label="Captions, one a line",
                 lines=3,
@@ -40,18 +40,17 @@ def generate_tab(gr, studio, look):
             seed = seed_row(gr)
             steps, guidance = _stages(gr, look)
             button = draw_button(gr, "Generate")
-            if look.examples:
-                said = "Captions like its training data's"
-                gr.Examples([[words] for words in look.examples], text, label=said)
         with gr.Column(scale=3, min_width=340):
-            pictures = gallery(gr, "Pictures")
-            hand = gr.Row(visible=False)
+            pictures = gallery(gr, "Pictures", height=470)
+            hand = gr.Row(visible=False, elem_classes="hand")
+            if look.examples:
+                said = "Captions of its training data"
+                gr.Examples([[words] for words in look.examples], text, label=said)
 
     def click(text, count, seed, steps, guidance, progress=gr.Progress()):  # noqa: B008
-        given = (text, count, seed, steps.strip(), guidance.strip())
+        given = (text, count, seed, steps, guidance)
         with spoken(gr):
-            for done, total in drawing.draw_captions(studio, *given):
-                progress((len(done), total), unit="pictures")
+            for done in drawing.draw_captions(studio, *given, progress):
                 yield shown(done), done
 
     def choose(made, place: gr.SelectData):
@@ -140,7 +139,7 @@ def text_diff_tab(gr, studio):
             theta = gr.Slider(0.05, 1, 0.5, step=0.05, label="Largest theta", info=said)
             count = gr.Slider(2, 16, 7, step=1, label="Pictures on the way")
             settings = controls(gr, INVERTED)
-            button = draw_button(gr, "Turn it")
+            button = draw_button(gr, "Draw the text diff")
         outputs, place = _way(gr, "Place between what it was and the largest theta", 1)
 
     def click(picture, old, new, theta, count, place, *settings):
@@ -160,7 +159,7 @@ def inpaint_tab(gr, studio):
         with gr.Column(scale=3, min_width=340):
             brush = gr.Brush(48, colors=["#ffffff"], color_mode="fixed")
             editor = gr.ImageEditor(
-                label="Picture: paint over what is to be drawn anew",
+                label="Paint over what is to be drawn anew",
                 type="pil",
                 image_mode="RGBA",
                 sources=["upload", "clipboard"],
@@ -261,7 +260,7 @@ def _way(gr, label, start):
     with gr.Column(scale=3, min_width=340):
         large = frame(gr)
         place = scrubber(gr, label, start)
-        pictures = gallery(gr, "The whole way", 8, 150)
+        pictures = gallery(gr, "The whole way", 9, None)
     place.change(at, [made, place], large, trigger_mode="always_last", **QUIET)
     return [large, pictures, made], place
 

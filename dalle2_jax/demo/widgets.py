@@ -18,8 +18,7 @@ def spoken(gr):
     except (BadInput, Failed) as error:
         said = str(error)
         said = said[:1].upper() + said[1:]
-        told = {"title": "Not drawn", "duration": SECONDS, "print_exception": False}
-        raise gr.Error(said, **told) from error
+        raise gr.Error(said, duration=SECONDS, print_exception=False) from error
 
 
 def shown(made):
@@ -39,16 +38,17 @@ def picture_box(gr, label):
         sources=["upload", "clipboard"],
         format="png",
         height=BOX,
+        elem_classes="given",
     )
     box.preprocess = lambda sent: sent.path if sent else None
     return box
 
 
 def seed_row(gr):
-    """A seed and a die."""
-    with gr.Row(equal_height=True, elem_classes="seed"):
+    """A seed and a button that draws another."""
+    with gr.Row(elem_classes="seed"):
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, scale=4)
-        die = gr.Button("🎲 New seed", size="sm", scale=1, min_width=110)
+        die = gr.Button("New seed", size="sm", scale=1, min_width=100)
     die.click(None, None, seed, js=DICE, api_visibility="private")
     return seed
 
