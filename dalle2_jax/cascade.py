@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dalle2_jax.components import STAGES
 from dalle2_jax.config import build
+from dalle2_jax.diffusion.schedule import rows
 from dalle2_jax.diffusion.walk import Sampling, stage_keys
 from dalle2_jax.errors import BadInput
 from dalle2_jax.prior.dalle2_pytorch import sample_z_image
+from dalle2_jax.shard.flops import flops_of
 from dalle2_jax.stages import (
     Caption,
     Judge,
@@ -89,7 +92,7 @@ def cascade(model, asked, run, how, route="prior"):
         (Work, given) that make the pictures, float32 [b, y, x, 3] in [-1, 1].
     """
     assert route in ROUTES, f"route must be one of {', '.join(ROUTES)}"
-    caption, told, empty = captions(model, asked, run)
+    caption, told, empty = captions_read(model, asked, run)
     z_image = asked.z_image
     if route == "prior":
         z_image = run(prior_work(model, how, empty), caption)
@@ -104,7 +107,7 @@ def cascade(model, asked, run, how, route="prior"):
     return work, given
 
 
-def captions(model, asked, run):
+def captions_read(model, asked, run):
     """Caption of the prior's tokens, of the decoder's, and of the empty caption [1]."""
     parts = [asked.tokens, asked.blank]
     parts[1:1] = [] if asked.told is None else [asked.told]
@@ -199,6 +202,32 @@ def static_of(part, how, stage):
     """What the program of a stage is compiled for."""
     way = how.get(stage) or sampling_of(part)
     return {"cfg": part.cfg, "noise": part.noise, "how": way}
+
+
+def costs(model, how, route="prior"):
+    """{stage: share of the operations of a picture} of the stages that draw.
+
+    Counted from networks of the configured sizes and the rows of their tables.
+    """
+    stages = [prior_of(model)] if route == "prior" else []
+    stages += ["decoder", "upsampler", "upsampler_2"]
+    held = [s for s in stages if getattr(model, s) is not None]
+    found = {s: cost(s, getattr(model, s), how.get(s)) for s in held}
+    return {stage: flops / sum(found.values()) for stage, flops in found.items()}
+
+
+def cost(stage, part, how=None):
+    """Operations of one sample of a stage, its guidance and candidates included."""
+    way = how or sampling_of(part)
+    _, network, example = STAGES[stage]
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), part.params)
+    apply = network(part.cfg).apply
+    flops = flops_of(apply, {"params": shapes}, *example(part.cfg))
+    if part.noise is None:
+        return flops
+    table = rows(part.noise.schedule, part.noise.steps, way.steps)
+    draws = way.candidates if stage in PRIORS else 1
+    return flops * len(table.t) * draws * (1 if way.guidance == 1 else 2)
 
 
 def sampling_of(component):

@@ -12,6 +12,7 @@ import numpy as np
 from dalle2_jax.batching import GROUP, Fit, Runner
 from dalle2_jax.cascade import (
     Asked,
+    captions_read,
     cascade,
     need,
     prior_of,
@@ -52,6 +53,7 @@ __all__ = [  # a model, its samples, and the stages they are made of
     "encode_images",
     "from_uint8",
     "generate",
+    "imagined",
     "guided_decoder",
     "load",
     "need",
@@ -212,6 +214,20 @@ def generate(
 
         last = cascade(model, part, run, how, route)
         yield from map(to_uint8, runner.stream(*last, first, size))
+
+
+def imagined(model, captions, seed=0, batch=64, how=None):
+    """What the prior makes of captions: z_i float32 [n, clip], as in `generate`."""
+    need(model, "clip", prior_of(model))
+    asked = read(model, Request(list(captions)))
+    runner = Runner(jax.local_devices(), seed, batch)
+    size = runner.size(len(asked.tokens))
+
+    def run(work, given):
+        return runner.whole(work, given, 0, size)
+
+    caption, _, empty = captions_read(model, asked, run)
+    return run(prior_work(model, how or {}, empty), caption)
 
 
 def read(model, wish, z_image=None):

@@ -1,7 +1,12 @@
 """The cascade: what a sample depends on, and what model directories refuse."""
 
 import dataclasses
+import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +18,10 @@ from safetensors.numpy import load_file, save_file
 from dalle2_jax import cascade
 from dalle2_jax.cli import sample
 from dalle2_jax.cli.main import main
+from dalle2_jax.cli.ways import FIELDS, JUDGES, changed_ways
 from dalle2_jax.clip.contrastive import ClipConfig
 from dalle2_jax.clip.image import ImageTowerConfig
+from dalle2_jax.clip.noised import NoisedClipConfig
 from dalle2_jax.clip.text import TextTowerConfig
 from dalle2_jax.components import (
     initial_params,
@@ -23,6 +30,7 @@ from dalle2_jax.components import (
 )
 from dalle2_jax.config import plain
 from dalle2_jax.data.tokens import Tokenizer
+from dalle2_jax.decoder.classifier import ClassifierConfig
 from dalle2_jax.decoder.decoder import DecoderConfig
 from dalle2_jax.decoder.upsampler import UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
@@ -332,8 +340,15 @@ def test_captions_from_a_file_reranked(folder, tmp_path):
         (["a", "--sampler", "euler"], "sampler must be one of ancestral, ddim"),
         (["a", "--sampler", "analytic"], "needs the mean square of the network's eps"),
         (["a " * 40, "--no-cut"], "shorten it, or leave out --no-cut"),
-        (["a", "--steps", "2/2000"], "2000"),
+        (["a", "--steps", "2/2000"], "--steps '2000': 2000 sampling steps do not fit"),
+        (["a", "--preset", "fast"], "--preset fast is none of paper, karlo"),
+        (["a", "--dtype", "float8"], "dtype must be one of float32, bfloat16"),
+        (["a", "--interval", "/0.9:0.1"], "interval must lie in 0 to 1"),
+        (["a", "--clip-guidance", "1"], "the model holds no noised_clip"),
+        (["a", "--decoder-caption", "b", "--decoder-caption", "c"], "once or 1"),
+        (["a", "--memory", "-1"], "--memory must be above 0 GiB"),
         ([" "], "no caption given"),
+        ([""], "no caption given"),
     ],
 )
 def test_bad_usage_of_sample_is_one_sentence(words, said, folder, tmp_path, capsys):
@@ -434,3 +449,106 @@ def test_upsamplers_take_pictures_of_any_size(folder):
     static = {"cfg": cfg, "noise": Noise(), "how": Sampling("2")}
     made = sample_upsampler(params, low, sample_keys(0, 0, 1), **static)
     assert made.shape == (1, 10, 14, 3) and bool(jnp.all(jnp.isfinite(made)))
+
+
+def grown(folder, where):
+    """The model directory with a noise-aware CLIP and a classifier beside."""
+    shutil.copytree(folder, where)
+    unet = dataclasses.replace(UNET, context_width=0, out_channels=5)
+    image = ImageTowerConfig(8, 4, 16, 1, 2)
+    parts = {
+        "noised_clip": NoisedClipConfig(16, image, CFG["clip"].text, scale=20.0),
+        "classifier": ClassifierConfig(8, unet),
+    }
+    for stage, cfg in parts.items():
+        params = loud(initial_params(stage, cfg, seed=4))
+        save_component(where, stage, {"stage": stage, "model": plain(cfg)}, params)
+    return where
+
+
+def test_judges_are_heard_sample_by_sample(folder, tmp_path, capsys):
+    model = load(grown(folder, tmp_path / "model"))
+    alone, made = model._replace(upsampler=None), []
+    for judge in ({}, {"classifier_guidance": 500.0}, {"clip_guidance": 500.0}):
+        how = {"decoder": Sampling("3", clip=1.0, **judge)}
+        request = Request(CAPTIONS[:4], labels=[0, 1, 2, 3])
+        made.append(pictures(alone, request, 4, how=how))
+    plain, labelled, heard = made
+    assert not np.array_equal(plain, labelled) and not np.array_equal(plain, heard)
+    how = {"decoder": Sampling("3", clip=1.0, classifier_guidance=500.0)}
+    other = pictures(alone, request._replace(labels=[0, 1, 2, 4]), 4, how=how)
+    assert np.array_equal(other[:3], labelled[:3])
+    assert not np.array_equal(other[3], labelled[3])
+    out = tmp_path / "out"
+    base = ["sample", "--model", str(tmp_path / "model"), "--out", str(out), "a ring"]
+    base += ["--steps", "1/3/1"]
+    both = ["--clip-guidance", "2", "--classifier-guidance", "1", "--label", "2"]
+    assert main([*base, *both]) == 0
+    facts = json.loads(Image.open(out / "00000.png").info["dalle2"])
+    assert (facts["clip_guidance"], facts["label"], facts["seed"]) == (2.0, 2, 0)
+    assert main([*base, *both[:4]]) == 2
+    assert "needs a class; give --label N" in capsys.readouterr().err
+
+
+def test_every_field_of_sampling_has_a_flag(folder, tmp_path):
+    values = {"steps": "2/2/2", "guidance": "/2", "sampler": "/ddim", "eta": "/0.5"}
+    values |= {"bound": "2/1", "threshold": "/0.9", "interval": "/0.1:0.9"}
+    values |= {"rescale": "/0.7", "candidates": "3", "temperature": "1"}
+    values |= {"percentile": "40"}
+    assert set(values) == set(FIELDS)
+    how = changed_ways(load(folder), values)
+    first, second = how["prior"], how["decoder"]
+    assert (first.candidates, first.percentile, first.clip) == (3, 40.0, 2.0)
+    assert (second.sampler, second.eta, second.threshold) == ("ddim", 0.5, 0.9)
+    assert (second.interval, second.rescale, second.guidance) == ((0.1, 0.9), 0.7, 2.0)
+    named = {field for field, _, _ in FIELDS.values()} | set(JUDGES) | {"empty"}
+    assert named == {field.name for field in dataclasses.fields(Sampling)}
+    flags = [word for flag, text in values.items() for word in (f"--{flag}", text)]
+    assert sampled(folder, tmp_path, "a ring", *flags)[0] == 0
+
+
+def test_a_picture_tells_where_it_comes_from(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a ring\n\nbig\n"))
+    words = ["-", "--n", "2", "--seed", "3", "--guidance", "/2", "--batch", "2"]
+    code, out = sampled(folder, tmp_path, *words, "--decoder-caption", "two")
+    assert code == 0 and len(list(out.glob("0*.png"))) == 4
+    with Image.open(out / "00003.png") as image:
+        facts, xmp = json.loads(image.info["dalle2"]), image.info["XML:com.adobe.xmp"]
+        assert "digitalsourcetype/trainedAlgorithmicMedia" in xmp
+    expected = {"caption": "big", "decoder_caption": "two", "seed": 3, "sample": 3}
+    expected |= {"model": folder.name, "steps": "2/2/2", "guidance": "/2"}
+    assert facts.items() >= expected.items()
+    assert Image.open(out / "grid.png").size[0] > 4 * 128
+
+
+def test_damaged_model_directories_end_in_one_sentence(folder, tmp_path, capsys):
+    base = ["sample", "a", "--out", str(tmp_path / "out"), "--model"]
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    weights = model / "decoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert main([*base, str(model)]) == 2
+    shutil.rmtree(model / "decoder")
+    assert main([*base, str(model)]) == 2
+    shutil.rmtree(model / "tokenizer")
+    assert main([*base, str(model)]) == 2
+    assert main([*base, str(tmp_path / "nowhere")]) == 2
+    heard = capsys.readouterr().err.strip().splitlines()
+    said = ["cannot be read", "holds no decoder", "tokenizer", "is no model directory"]
+    assert len(heard) == 4 and all(part in line for part, line in zip(said, heard))
+
+
+def test_a_second_process_compiles_nothing(folder, tmp_path):
+    cache = tmp_path / "cache"
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "XLA_FLAGS": ""}
+    env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    words = ["sample", "a ring", "--model", str(folder), "--steps", "2/2/2"]
+    found = []
+    for name in "ab":
+        out = str(tmp_path / name)
+        command = [sys.executable, "-m", "dalle2_jax.cli.main", *words, "--out", out]
+        subprocess.run(command, env=env, check=True, capture_output=True)
+        found.append({p.name for p in cache.rglob("*") if not p.name.endswith("atime")})
+    assert len(found[0]) > 3 and found[0] == found[1]
+    one, two = (np.asarray(Image.open(tmp_path / d / "00000.png")) for d in "ab")
+    np.testing.assert_array_equal(one, two)

@@ -13,6 +13,7 @@ NAMES = {
     "images_per_second": "images/s {:.4g}",
     "input_wait": "wait {:.0%}",
     "mfu": "MFU {:.1%}",
+    "doing": "{}",  # a stage of sampling, and its samples so far
     "skipped": "skipped {:.0f}",  # steps passed over so far
 }
 

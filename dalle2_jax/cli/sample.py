@@ -1,19 +1,26 @@
 """`dalle2 sample`: captions to pictures."""
 
+import argparse
 from pathlib import Path
 
+from dalle2_jax.cli.ways import (
+    FIELDS,
+    JUDGES,
+    PARTS,
+    PRESETS,
+    add_ways,
+    ways,
+    ways_of,
+)
+
+__all__ = ["PRESETS", "ways"]  # other verbs take them from here
 NAME = "sample"
 HELP = "Draw pictures for captions with a model directory."
 EXAMPLE = (
     'dalle2 sample --model runs/model "a large red circle" --n 8 --keep 4\n'
     "         --out pictures"
 )
-PRESETS = {  # steps and guidance of prior/decoder/upsampler/upsampler_2
-    "paper": ("64/250/27/15", "1/1.25"),  # unCLIP Table 3, App. C
-    "karlo": ("25/50/7", "4/8"),
-    "karlo-fast": ("25/25/7", "4/8"),
-}
-PARTS = ("prior", "decoder", "upsampler", "upsampler_2")
+TOLD = ("preset", "stages", "dtype", *FIELDS, *JUDGES)  # written into the PNGs
 
 
 def add_arguments(parser):
@@ -29,16 +36,6 @@ def add_arguments(parser):
         "--keep", type=int, help="of the n, those that CLIP finds closest"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=64, help="pictures per program")
-    parser.add_argument("--preset", choices=PRESETS, help="steps and guidance by name")
-    parser.add_argument(
-        "--steps", help="per stage, prior/decoder/upsampler, e.g. 64/250/27"
-    )
-    parser.add_argument("--guidance", help="per stage, prior/decoder, e.g. 1/1.5")
-    parser.add_argument(
-        "--sampler",
-        help="per stage: ancestral, ddim, dpm or analytic, e.g. analytic/dpm/ddim",
-    )
     parser.add_argument(
         "--stages", help="the stages to run, e.g. prior,decoder (default: all)"
     )
@@ -48,6 +45,46 @@ def add_arguments(parser):
     parser.add_argument(
         "--no-cut", action="store_true", help="refuse captions that are too long"
     )
+    parser.add_argument(
+        "--decoder-caption",
+        action="append",
+        help="what the decoder hears instead; one for all, or one per caption",
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        type=int,
+        help="class for --classifier-guidance; one for all, or one per caption",
+    )
+    add_ways(parser)
+    add_memory(parser)
+
+
+def add_memory(parser):
+    """The flags on what a stage may take: --batch, --memory, --dtype."""
+    group = parser.add_argument_group("memory")
+    group.add_argument(
+        "--batch",
+        type=batch_of,
+        default="auto",
+        help="pictures per program, or auto: what memory allows, 64 a device at most",
+    )
+    group.add_argument(
+        "--memory", type=float, metavar="GIB", help="of each device (default: free)"
+    )
+    group.add_argument(
+        "--dtype",
+        help="bfloat16 or float32: of weights and computation (default: as saved)",
+    )
+
+
+def batch_of(text):
+    """ "auto", or a whole number above 0, for argparse."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def run(args):
@@ -61,10 +98,9 @@ def run(args):
 
     from dalle2_jax.unclip import load
 
-    model = load(args.model)
-    tell_long(model, captions, args.no_cut)
-    steps, guidance = PRESETS.get(args.preset, (None, None))
-    how = ways(model, args.steps or steps, args.guidance or guidance, args.sampler)
+    model = load(args.model, args.dtype)
+    tell_long(model, captions + (args.decoder_caption or []), args.no_cut)
+    how = ways_of(args, model)
     wanted = [caption for caption in captions for _ in range(args.n)]
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = stages_of(args.stages)
@@ -75,42 +111,89 @@ def run(args):
     model = model._replace(**{s: None for s in PARTS[2:] if s not in chosen})
     if "upsampler" not in chosen:
         model = model._replace(upsampler_last=None)
-    pictures = drawn(args, model, wanted, how, route, z_image)
-    save(args, np.arange(len(wanted)), pictures, wanted, model)
+    request = request_of(args, wanted)
+    pictures = drawn(args, model, request, how, route, z_image)
+    save(args, np.arange(len(wanted)), pictures, request, model)
 
 
-def drawn(args, model, wanted, how, route, z_image):
-    """All pictures, uint8 [n, y, x, 3], under a progress bar."""
+def request_of(args, wanted):
+    """The unclip.Request of the captions, each repeated --n times.
+
+    Raises:
+        BadInput: as many other captions or labels were given as fit nothing; or
+            guidance by a classifier without a label.
+    """
+    from dalle2_jax.errors import BadInput
+    from dalle2_jax.unclip import Request
+
+    given = {"decoder_caption": args.decoder_caption, "label": args.label}
+    count = len(wanted) // args.n
+    for flag, values in given.items():
+        if values is not None and len(values) not in (1, count):
+            flag = flag.replace("_", "-")
+            raise BadInput(f"--{flag} is given {len(values)} times; once or {count}.")
+        if values is not None:
+            values = values * count if len(values) == 1 else values
+            given[flag] = [value for value in values for _ in range(args.n)]
+    if args.classifier_guidance and args.label is None:
+        raise BadInput("--classifier-guidance needs a class; give --label N.")
+    return Request(wanted, given["decoder_caption"], given["label"])
+
+
+def drawn(args, model, request, how, route, z_image):
+    """All pictures, uint8 [n, y, x, 3], under a progress bar over all stages."""
     import numpy as np
 
+    from dalle2_jax.cascade import costs
     from dalle2_jax.cli.progress import Progress
     from dalle2_jax.unclip import generate
 
-    batch, pictures = min(args.batch, len(wanted)), []
-    with Progress([("pictures", len(wanted))]) as progress:
+    count, pictures, done = len(request.captions), [], {}
+    shares = costs(model, how, route)
+
+    with Progress([("pictures", 1000)]) as progress:
+
+        def tell(stage, made):
+            done[stage] = done.get(stage, 0) + made
+            share = sum(shares.get(s, 0) * n / count for s, n in done.items())
+            note = f"{stage} {min(done[stage], count)}/{count}"
+            progress.show(round(1000 * min(share, 1)), {"doing": note})
+
         progress.begin("pictures")
-        for part in generate(model, wanted, args.seed, batch, how, route, z_image):
+        progress.show(0, {"doing": "clip"})
+        batch = fit_of(args)
+        parts = generate(model, request, args.seed, batch, how, route, z_image, tell)
+        for part in parts:
             pictures += list(part)
-            progress.show(len(pictures), {})
     return np.stack(pictures)
 
 
-def save(args, numbers, pictures, wanted, model):
+def fit_of(args):
+    """The `batch` of unclip.generate that the flags ask for."""
+    from dalle2_jax.unclip import Fit
+
+    if args.batch != "auto":
+        return args.batch
+    return Fit(room=None if args.memory is None else int(args.memory * 2**30))
+
+
+def save(args, numbers, pictures, request, model):
     """Writes the pictures, or of each caption's the closest ones, and a grid."""
     from dalle2_jax.cli.pictures import contact_sheet
     from dalle2_jax.data.provenance import save_picture
 
-    scores = [None] * len(pictures)
+    wanted, scores = request.captions, [None] * len(pictures)
+    heard = {"decoder_caption": request.decoder_captions, "label": request.labels}
     if args.keep:
         from dalle2_jax.evaluate.clip_score import rerank
 
         numbers, scores = rerank(model, pictures, wanted, args.n, args.keep)
-    settings = {"steps": args.steps, "guidance": args.guidance, "preset": args.preset}
-    settings |= {"sampler": args.sampler, "stages": args.stages}
+    settings = {name: getattr(args, name) for name in TOLD}
     told = {name: value for name, value in settings.items() if value is not None}
     for index, score in zip(numbers, scores):
         facts = {"caption": wanted[index], "seed": args.seed, "sample": int(index)}
         facts |= {"model": args.model.name, **told}
+        facts |= {name: values[index] for name, values in heard.items() if values}
         facts |= {} if score is None else {"clip_score": float(score)}
         save_picture(args.out / f"{index:05d}.png", pictures[index], facts)
     shown = [wanted[index] for index in numbers]
@@ -123,15 +206,9 @@ def save_embeddings(args, model, wanted, how):
     """Writes what the prior makes of the captions: z_i.npy, float32 [n, clip]."""
     import numpy as np
 
-    from dalle2_jax.manipulate.latent import imagine
-    from dalle2_jax.unclip import sample_keys
+    from dalle2_jax.unclip import imagined
 
-    parts = []
-    for first in range(0, len(wanted), args.batch):
-        some = wanted[first : first + args.batch]
-        keys = sample_keys(args.seed, first, len(some))
-        parts.append(np.asarray(imagine(model, some, keys, how)))
-    z_image = np.concatenate(parts)
+    z_image = imagined(model, wanted, args.seed, fit_of(args), how)
     np.save(args.out / "z_i.npy", z_image)
     print(f"{len(z_image)} embeddings in {args.out}/z_i.npy")
 
@@ -163,9 +240,10 @@ def check(args, captions):
 
     if not captions:
         raise BadInput('no caption given; write one in quotes, or "-" to read lines.')
-    for name in ("n", "batch"):
-        if getattr(args, name) < 1:
-            raise BadInput(f"--{name} must be at least 1, not {getattr(args, name)}.")
+    if args.n < 1:
+        raise BadInput(f"--n must be at least 1, not {args.n}.")
+    if args.memory is not None and args.memory <= 0:
+        raise BadInput(f"--memory must be above 0 GiB, not {args.memory}.")
     if args.keep is not None and not 1 <= args.keep <= args.n:
         raise BadInput(f"--keep {args.keep} must lie between 1 and --n {args.n}.")
 
@@ -230,40 +308,3 @@ def given_embeddings(path, chosen, model, count):
     if z_image.shape != expected:
         raise BadInput(f"{path} is {z_image.shape}; the captions need {expected}.")
     return z_image.astype(np.float32), "image"
-
-
-def ways(model, steps, guidance, sampler=None):
-    """{stage: Sampling} from "64/250/27" and "1/1.5"; what is not given stays.
-
-    Raises:
-        BadInput: more values than stages, or one that cannot be.
-    """
-    from dalle2_jax.errors import BadInput
-    from dalle2_jax.unclip import prior_of, sampling_of
-
-    stages = (prior_of(model), *PARTS[1:])
-    parts = {s: getattr(model, s) for s in stages if getattr(model, s) is not None}
-    how = {stage: sampling_of(part) for stage, part in parts.items()}
-    given = {"steps": (steps, str), "guidance": (guidance, float)}
-    for field, (text, kind) in (given | {"sampler": (sampler, str)}).items():
-        values = text.split("/") if text else ()
-        if len(values) > len(stages):
-            raise BadInput(
-                f"--{field} {text} has {len(values)} values; the stages are "
-                f"{', '.join(stages)}."
-            )
-        for stage, value in zip(stages, values):
-            if stage in how:
-                how[stage] = _changed(how[stage], field, kind, value)
-    return how
-
-
-def _changed(how, field, kind, value):
-    import dataclasses
-
-    from dalle2_jax.errors import BadInput
-
-    try:
-        return dataclasses.replace(how, **{field: kind(value)})
-    except (ValueError, AssertionError) as error:
-        raise BadInput(f"--{field} {value!r}: {error}.") from error

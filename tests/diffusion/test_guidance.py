@@ -7,6 +7,8 @@ import pytest
 
 from dalle2_jax.diffusion import guidance, samplers
 from dalle2_jax.diffusion.schedule import Noise, full_table, rows
+from dalle2_jax.diffusion.walk import Sampling
+from dalle2_jax.diffusion.walk import walk as whole_walk
 from dalle2_jax.errors import BadInput
 
 X = jax.random.normal(jax.random.key(0), (3, 4, 4, 2))
@@ -119,6 +121,26 @@ def test_a_classifier_tilts_the_distribution():
     np.testing.assert_allclose(by_mean.mean(), 0.8, atol=0.03)
 
 
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm", "analytic"])
+def test_a_walk_of_any_sampler_is_tilted_by_a_gradient(sampler):
+    keys = jax.random.split(jax.random.key(7), 4096)
+    x_T = samplers.initial_noise(keys, (8,))
+    squares = (0.0, *[1.0] * 10)  # almost: N(0, 1) data leave eps known in part
+    noise = Noise(eps_square=squares)
+    steps = "logsnr60" if sampler == "dpm" else "250"
+    how = Sampling(steps=steps, sampler=sampler, eta=0.0)
+
+    def model(x, t):
+        return shifted(x, t, jnp.zeros((len(x), 1)))
+
+    def gradient(x, t):
+        return 0.8 * jnp.sqrt(AB[t][:, None]) * jnp.ones_like(x)
+
+    x = whole_walk(model, noise, how, x_T, keys, gradient=gradient)
+    np.testing.assert_allclose(x.mean(), 0.8, atol=0.03)
+    np.testing.assert_allclose(x.var(), 1.0, atol=0.06)
+
+
 def test_guidance_acts_within_its_interval_alone():
     out = guidance.guided(Model(), COND, NULL, 3.0, interval=(5, 50))(X, TIME)
     always = guidance.guided(Model(), COND, NULL, 3.0)(X, TIME)
@@ -135,3 +157,27 @@ def test_rescaled_guidance_has_the_spread_of_the_condition():
     axes = (1, 2, 3)
     np.testing.assert_allclose(whole.std(axes), plain.std(axes), rtol=1e-5)
     np.testing.assert_allclose(half, (whole + none) / 2, rtol=1e-5)
+
+
+def calls(how):
+    """Batches of the network calls in the compiled program of a step."""
+    batches = []
+
+    def model(x, t, cond):
+        batches.append(len(x))
+        return Model()(x, t, cond)
+
+    def run(x, keys):
+        guide = guidance.guided(model, COND, NULL, how.guidance)
+        return whole_walk(guide, Noise(), how, x, keys)
+
+    program = jax.make_jaxpr(run)(X, jax.random.split(jax.random.key(0), len(X)))
+    counted = str(program).count("tanh")  # one in the network
+    assert counted == len(batches)
+    return batches
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm"])
+def test_scale_one_costs_one_network_call_a_step(sampler):
+    one, two = (Sampling("9", scale, sampler=sampler) for scale in (1.0, 2.0))
+    assert calls(one) == [3] and calls(two) == [6]
