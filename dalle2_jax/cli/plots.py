@@ -34,6 +34,7 @@ def plot_sweep(path, rows, panels):
         for source, points in lines.items():
             _line(panel, source, points, x, y)
         panel.set(xlabel=LABELS[x], ylabel=LABELS[y])
+        panel.locator_params(nbins=6)
         panel.grid(alpha=0.3)
     if len(lines) > 1:
         axes[0].legend(fontsize=8)

@@ -27,10 +27,15 @@ def add_verbs(studies):
 
 def prior_study(args):
     """Every route on the same captions: a table, cosines, JSON and a sheet."""
+    from dalle2_jax.data.embeddings import is_embeddings
+
+    if args.data and is_embeddings(args.data[0]):
+        embeddings_study(args)
+        return
     model, how, asked = opened(args)
     from dalle2_jax.evaluate.prior_importance import cosines, finding, prior_importance
     from dalle2_jax.evaluate.protocol import model_facts
-    from dalle2_jax.evaluate.yardstick import yardstick
+    from dalle2_jax.evaluate.yardstick import facts, yardstick
 
     measure = yardstick(model, asked, extractor_of(args))
     judged = prior_importance(model, measure, args.seed, how)
@@ -42,12 +47,34 @@ def prior_study(args):
     print(said)
     drawn = model_facts(args.model, model, how, args.seed)
     rows = {route: reported(measure, found, drawn) for route, found in scores.items()}
-    angles = {
-        route: cosines_json(measure, found, drawn) for route, found in near.items()
-    }
+    about = facts(measure, "cosine", drawn)
+    angles = {route: with_errors(found, about) for route, found in near.items()}
     write_study(args, {"routes": rows, "cosines": angles, "finding": said})
     if args.out:
         _sheet(args, asked, judged)
+
+
+def embeddings_study(args):
+    """The prior's cosines alone, on a folder of embeddings: no picture is needed."""
+    from dalle2_jax.cli.machine import start_jax
+
+    start_jax()
+    from dalle2_jax.cli.sample import ways
+    from dalle2_jax.data.embeddings import EmbeddingSource
+    from dalle2_jax.evaluate.prior_scores import score_rows
+    from dalle2_jax.evaluate.protocol import Protocol, model_facts, provenance
+    from dalle2_jax.unclip import load, need, prior_of
+
+    model, source = load(args.model), EmbeddingSource(args.data[0])
+    need(model, "clip", prior_of(model))
+    how = ways(model, args.steps, args.guidance, args.sampler)
+    near = {"full_stack": score_rows(model, source, args.n, args.seed, how)}
+    print_cosines(near)
+    drawn = model_facts(args.model, model, how, args.seed)
+    reference = {"name": f"first rows of {source.folder.name}", "n": args.n}
+    about = provenance(args.n, Protocol(n=args.n), None, reference, drawn)
+    angles = {route: with_errors(found, about) for route, found in near.items()}
+    write_study(args, {"cosines": angles})
 
 
 def reported(measure, scores, drawn):
@@ -68,12 +95,10 @@ def reported(measure, scores, drawn):
     return found
 
 
-def cosines_json(measure, found, drawn):
-    """Numbers with their provenance, of the cosines of one prior."""
+def with_errors(found, about):
+    """{name: number} of {name: (mean, standard error)}; about: their provenance."""
     from dalle2_jax.evaluate.protocol import number
-    from dalle2_jax.evaluate.yardstick import facts
 
-    about = facts(measure, "cosine", drawn)
     return {
         name: number(mean, about) | {"standard_error": error}
         for name, (mean, error) in found.items()

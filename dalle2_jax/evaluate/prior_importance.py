@@ -137,5 +137,5 @@ def _ranking(values, called, mark, sign):
         for a, b in zip(order, order[1:])
         if abs(values[a][0] - values[b][0]) <= 2 * np.hypot(values[a][1], values[b][1])
     ]
-    doubt = f" (within two standard errors: {', '.join(close)})" if close else ""
-    return f"{called}: {told}; {verdict}{doubt}."
+    doubt = f", but less than two standard errors part {', '.join(close)}"
+    return f"{called}: {told}; {verdict}{doubt if close else ''}."

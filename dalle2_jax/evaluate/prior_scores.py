@@ -8,6 +8,7 @@ set's own z_i are to them, neither more nor less).
 import numpy as np
 
 from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.clip_score import text_features
 from dalle2_jax.manipulate.latent import imagine
 from dalle2_jax.unclip import sample_keys
 
@@ -59,6 +60,34 @@ def prior_scores(z_prior, z_image, z_text, captions=None):
         "data_to_unrelated": z_image * others,
     }
     return {name: mean_and_error(found.sum(-1)) for name, found in rows.items()}
+
+
+def score_rows(model, source, n, seed=0, how=None):
+    """`prior_scores` on the first n rows of a folder of embeddings; no pictures needed.
+
+    Args:
+        model: UnCLIP with clip and prior.
+        source: EmbeddingSource of that CLIP's embeddings, with captions.
+        seed, how: as in `prior_embeddings`.
+
+    Raises:
+        BadInput: too few rows, no captions, or embeddings of another width.
+    """
+    if len(source) < n:
+        raise BadInput(f"{source.folder} holds {len(source)} rows; lower --n from {n}.")
+    if not source.has_captions:
+        raise BadInput(f"{source.folder} has no captions, which the prior needs.")
+    if source.width != model.clip.cfg.clip:
+        raise BadInput(
+            f"{source.folder} holds embeddings of width {source.width}, this CLIP "
+            f"has {model.clip.cfg.clip}; embed the data with it."
+        )
+    rows = [source[i] for i in range(n)]
+    captions = [row.caption for row in rows]
+    z_prior = prior_embeddings(model, captions, seed, how)
+    z_text = text_features(model.clip, model.tokenizer, captions)
+    z_image = np.stack([row.z_image for row in rows])
+    return prior_scores(z_prior, z_image, z_text, captions)
 
 
 def mean_and_error(values):
