@@ -1,16 +1,21 @@
 """Samples against a reference set: features on all processes, numbers on the first."""
 
 import functools
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from dalle2_jax.config import plain
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.collect import claim, collect, total_digest
+from dalle2_jax.evaluate.features import extract
 from dalle2_jax.evaluate.pictures import PictureSet
 from dalle2_jax.evaluate.protocol import file_sha256, number, provenance
 from dalle2_jax.evaluate.scores import SCORES, details, need_reference, taken
-from dalle2_jax.evaluate.statistics import Side, read_statistics
+from dalle2_jax.evaluate.statistics import Side, check_size, read_statistics
 from dalle2_jax.shard.processes import is_first
 
 
@@ -114,6 +119,8 @@ def judge(setup, material, work, pace, keep=None):
     check(setup, material)
     claim(work, settings_of(setup, material, pace.unit))
     networks, theirs = networks_of(setup), None
+    if material.statistics is not None:
+        _check_size(setup, material, pace.unit)
     ours = _collected(work, "samples", material.samples, networks, pace, keep)
     if material.reference is not None:
         theirs = _collected(work, "reference", material.reference, networks, pace)
@@ -185,6 +192,16 @@ def _references(setup, material, arrays):
         main = sides["main"]._replace(moments=told.moments, facts=facts)
         sides["main"] = main
     return sides
+
+
+def _check_size(setup, material, unit):
+    """One black picture tells the size of features before any is drawn."""
+    side = setup.protocol.size
+    black = np.zeros((1, side, side, 3), np.uint8)
+    devices = jax.local_devices()[: math.ceil(material.samples.count / unit)]
+    found = extract(setup.main.function, black, unit, devices)["pool"]
+    told = _statistics(setup, material)
+    check_size(material.statistics, told, found.shape[-1])
 
 
 def _statistics(setup, material):

@@ -60,23 +60,30 @@ def read_statistics(path, extractor, protocol):
                 f"{path} was made with {name} {value}, the samples have "
                 f"{wanted[name]}; distances between the two mean nothing."
             )
-    count = int(arrays.get("num_samples", UNTOLD))
+    features = {"pool": arrays["feats"]} if "feats" in arrays else {}
+    told_n = arrays.get("num_samples", len(features["pool"]) if features else None)
+    count = UNTOLD if told_n is None else int(told_n)
     found = {
         key: _moments(path, arrays, names, count)
         for key, names in NAMES.items()
         if names[0] in arrays
     }
-    features = {"pool": arrays["feats"]} if "feats" in arrays else {}
     if not found and not features:
         raise BadInput(f"{path} holds neither mu and sigma nor feats; see its maker.")
-    known = "num_samples" in arrays or "feats" in arrays
     facts = {"name": told.get("name", Path(path).name), "sha256": file_sha256(path)}
-    facts |= (
-        {"n": int(arrays.get("num_samples", len(arrays.get("feats", ()))))}
-        if known
-        else {}
-    )
+    facts["n"] = None if told_n is None else count
     return Side(count, features, found, facts)
+
+
+def check_size(path, side, width):
+    """Raises BadInput where statistics are not of features [n, width]."""
+    have = [np.shape(x)[-1] for x in side.features.values()]
+    have += [len(side.moments["pool"].mean)] if "pool" in side.moments else []
+    if have and have[0] != width:
+        raise BadInput(
+            f"{path} is of {have[0]} features a picture, the samples have {width}; it "
+            "was made with another network."
+        )
 
 
 def write_statistics(path, side, extractor, protocol):

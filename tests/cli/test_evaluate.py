@@ -1,0 +1,163 @@
+"""`dalle2 evaluate` from its command line: numbers, files, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_model import save_small_model
+
+from dalle2_jax.cli.main import main
+
+METRICS = "fid,kid,clip_score,cmmd,precision,recall,density,coverage"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("model"))
+
+
+def evaluate(*words):
+    return main(["evaluate", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def drawn(model, shards, tmp_path_factory):
+    """What one ordinary call leaves: 22 samples against as many pictures."""
+    home = tmp_path_factory.mktemp("drawn")
+    words = ("--model", model, "--data", *shards, "--n", 22, "--metrics", METRICS)
+    kept = ("--keep-samples", home / "kept", "--write-reference", home / "real.npz")
+    assert evaluate(*words, *kept, "--unit", 4, "--out", home / "scores.json") == 0
+    return home
+
+
+def scores_of(path):
+    return json.loads(path.read_text())["scores"]
+
+
+def values(path):
+    return {name: found["value"] for name, found in scores_of(path).items()}
+
+
+def test_every_number_says_how_it_was_measured(drawn):
+    found = scores_of(drawn / "scores.json")
+    assert list(found) == [*METRICS.split(","), "clip_score_reference"]
+    fid = found["fid"]
+    assert fid["n"] == fid["reference"]["n"] == 22
+    assert fid["features"].startswith("CLIP of") and fid["resize"] == "its own"
+    assert fid["samples"]["sampling"]["decoder"] == {
+        "sampler": "ancestral",
+        "steps": "4",
+        "guidance": 2.0,
+    }
+    keys = (fid["features_sha256"], fid["reference"]["sha256"])
+    keys += (fid["samples"]["sha256"], fid["samples"]["model_sha256"])
+    assert all(len(key) == 64 for key in keys) and len(set(keys)) == 4
+    assert fid["samples"]["seed"] == 0 and fid["version"]
+    assert found["kid"]["subset_size"] == 22
+    assert not (drawn / "scores.json.work").exists()
+
+
+def test_batches_change_no_number(drawn, model, shards, tmp_path):
+    words = ("--model", model, "--data", *shards, "--n", 22, "--metrics", METRICS)
+    for batch in (7, 64):
+        out = tmp_path / f"{batch}.json"
+        assert evaluate(*words, "--unit", 4, "--batch", batch, "--out", out) == 0
+        assert values(out) == values(drawn / "scores.json")
+
+
+def test_kept_samples_give_the_same_numbers(drawn, model, tmp_path):
+    kept = sorted((drawn / "kept").glob("*.png"))
+    assert len(kept) == 22
+    np.savez(tmp_path / "kept.npz", arr_0=np.stack([Image.open(p) for p in kept]))
+    words = ("--clip", model, "--reference", drawn / "real.npz", "--unit", 4)
+    for number, samples in enumerate((drawn / "kept", tmp_path / "kept.npz")):
+        out = tmp_path / f"{number}.json"
+        chosen = ("--metrics", "fid,kid,recall", "--out", out, "--samples", samples)
+        assert evaluate(*words, *chosen) == 0
+        found, before = scores_of(out), scores_of(drawn / "scores.json")
+        for name in ("fid", "kid", "recall"):
+            assert np.isclose(found[name]["value"], before[name]["value"], rtol=1e-9)
+        digests = [one["fid"]["samples"]["sha256"] for one in (found, before)]
+        assert digests[0] == digests[1]
+
+
+def test_samples_are_exported_as_one_file(drawn, model, tmp_path):
+    out = tmp_path / "again.npz"
+    words = ("--samples", drawn / "kept", "--clip", model, "--data", drawn / "kept")
+    assert evaluate(*words, "--metrics", "fid", "--keep-samples", out) == 0
+    with np.load(out) as file:
+        assert file["arr_0"].shape == (22, 16, 16, 3)
+        assert file["arr_0"].dtype == np.uint8
+
+
+def test_a_result_of_other_settings_is_not_written_over(drawn, model, shards, capsys):
+    out = drawn / "scores.json"
+    before = out.read_bytes()
+    words = ("--model", model, "--data", *shards, "--n", 22, "--unit", 4)
+    said = refused(capsys, *words, "--metrics", METRICS, "--seed", 1, "--out", out)
+    assert "holds the scores of another samples.seed; choose another --out" in said
+    assert out.read_bytes() == before
+
+
+def test_statistics_of_another_size_are_refused(drawn, model, tmp_path, capsys):
+    other = {"mu": np.zeros(8), "sigma": np.eye(8), "num_samples": 9}
+    with np.load(drawn / "real.npz") as file:
+        np.savez(tmp_path / "a.npz", **other, protocol=file["protocol"])
+    words = ("--samples", drawn / "kept", "--clip", model, "--metrics", "fid")
+    said = refused(capsys, *words, "--reference", tmp_path / "a.npz")
+    assert "is of 8 features a picture, the samples have 16" in said
+
+
+def test_a_plugin_takes_the_features(drawn, tmp_path, monkeypatch, capsys):
+    (tmp_path / "colours.py").write_text(
+        "def mean(images):\n    return images.mean((1, 2)).astype('float32')\n"
+        "def wrong(images):\n    return images\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ("--samples", drawn / "kept", "--data", drawn / "kept", "--metrics", "fid")
+    out = tmp_path / "a.json"
+    assert evaluate(*words, "--features", "colours:mean", "--out", out) == 0
+    fid = scores_of(out)["fid"]
+    assert abs(fid["value"]) < 1e-6 and fid["features"] == "colours:mean"
+    said = refused(capsys, *words, "--features", "colours:wrong")
+    assert "it must return one row of numbers for each" in said
+    assert "cannot be imported" in refused(capsys, *words, "--features", "colours:no")
+
+
+def refused(capsys, *words):
+    """The sentence on stderr of a call that exits with 2, after what it told."""
+    capsys.readouterr()
+    assert evaluate(*words) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+def test_bad_input_is_one_sentence(drawn, model, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    kept, clip = ("--samples", drawn / "kept"), ("--clip", model)
+    against = ("--data", drawn / "kept")
+    for said, *words in (
+        ("--n must be at least 2, not 1", *kept, *clip, *against, "--n", 1),
+        ("holds no pictures", "--samples", tmp_path / "empty", *clip, *against),
+        ("give --model DIR, which draws, or --samples", *against),
+        ("give --data, --captions or --world", "--model", model),
+        ("no feature network: give --inception FILE", *kept, *against),
+        ("fid needs a reference; give --data", *kept, *clip, "--metrics", "fid"),
+        ("is needs logits of", *kept, *clip, *against, "--metrics", "is"),
+        ("--metrics fd: fd is no metric", *kept, *clip, *against, "--metrics", "fd"),
+        ("clip_score needs the samples' captions", *kept, *clip, *against),
+        ("--protocol x is not known", *kept, *clip, *against, "--protocol", "x"),
+        ("--resize x is none of", *kept, *clip, *against, "--resize", "x"),
+        ("crop must be one of", *kept, *clip, *against, "--crop", "x"),
+        ("holds 22 pictures; ask for no more", *kept, *clip, *against, "--n", 23),
+    ):
+        assert said in refused(capsys, *words)
+
+
+def test_a_wrong_weight_file_is_refused(drawn, model, tmp_path, capsys):
+    (tmp_path / "inception.pth").write_bytes(b"words" * 99)
+    words = ("--samples", drawn / "kept", "--data", drawn / "kept")
+    said = refused(capsys, *words, "--inception", tmp_path / "inception.pth")
+    assert "inception.pth" in said
