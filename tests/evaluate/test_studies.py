@@ -1,12 +1,11 @@
 """The studies' parts on a small random model: what they depend on, what they refuse."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from PIL import Image
 from small_model import save_small_model
 
+from dalle2_jax.components import Component, initial_params
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.aesthetics import Aesthetic
 from dalle2_jax.evaluate.drawn import read_folder
@@ -21,10 +20,12 @@ from dalle2_jax.evaluate.routes import NAMED, SECOND, embedding, pictures, route
 from dalle2_jax.evaluate.sweep import Setting, guided_by, over_seeds, settings, sweep
 from dalle2_jax.evaluate.wanted import of_shards, of_world
 from dalle2_jax.evaluate.yardstick import METRICS, facts, scores, yardstick
+from dalle2_jax.layers.transformer import TransformerConfig
+from dalle2_jax.prior.autoregressive import AutoregressiveConfig, with_codes
 from dalle2_jax.unclip import Sampling, generate, load
 
 WAY = Sampling("2", guidance=2.0, clip=1.0)
-HOW = {stage: WAY for stage in ("prior", "decoder", "upsampler")}
+HOW = dict.fromkeys(("prior", "decoder", "upsampler"), WAY)
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +118,30 @@ def test_the_finding_is_computed():
     assert "attributes" not in finding(unread)
 
 
+def autoregressive(seed=0):
+    """A small random autoregressive prior."""
+    towers = TransformerConfig(16, 1, 2), TransformerConfig(16, 1, 2)
+    cfg = AutoregressiveConfig(16, 6, 12, 5, 10, 16, *towers)
+    z = np.random.default_rng(seed).normal(size=(2, 50, 16)).astype("f")
+    z /= np.linalg.norm(z, axis=-1, keepdims=True)
+    params = with_codes(cfg, initial_params("autoregressive", cfg, seed), *z)
+    return Component(cfg, None, params, {})
+
+
 def test_a_second_prior_is_a_route_of_its_own(model, measure):
-    both = model._replace(autoregressive=model.prior)
+    both = model._replace(autoregressive=autoregressive())
     assert routes_of(both)[:2] == ["full_stack", SECOND]
     assert routes_of(model._replace(prior=None)) == [*NAMED][2:]
+    captions = measure.wanted.captions
+    first, second = (
+        embedding(both, route, captions, None, 3, HOW) for route in routes_of(both)[:2]
+    )
+    assert first.shape == second.shape and np.abs(first - second).max() > 0.01
+    np.testing.assert_allclose(np.linalg.norm(second, axis=1), 1, rtol=1e-5)
     with pytest.raises(BadInput, match="holds no autoregressive"):
         embedding(model, SECOND, ["a"], None)
     way = guided_by(both, Setting(SECOND, 3.0), {})["autoregressive"]
-    assert way.guidance == 3 and dataclasses.is_dataclass(way)
+    assert way.guidance == 3
 
 
 def test_records_of_shards_are_wanted_in_their_order(shards):
