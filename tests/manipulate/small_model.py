@@ -20,11 +20,11 @@ UNET = {"channels": 8, "multiples": (1,), "depth": 1, "groups": 4}
 CFG = {
     "clip": ClipConfig(
         clip=16,
-        text=TextTowerConfig(vocab=600, context=10, width=16, depth=1, heads=2),
+        text=TextTowerConfig(vocab=600, context=24, width=16, depth=1, heads=2),
         image=ImageTowerConfig(16, 8, width=16, depth=1, heads=2),
     ),
     "prior": PriorConfig(
-        clip=16, width=16, depth=1, heads=2, context=10, text_width=16, scale=4.0
+        clip=16, width=16, depth=1, heads=2, context=24, text_width=16, scale=4.0
     ),
     "decoder": DecoderConfig(
         8, UNetConfig(**UNET, attend=(1,), context_width=16), clip=16, text_width=16
@@ -45,7 +45,6 @@ def save_small_model(where):
         way = plain(Sampling(steps="4", guidance=2.0, clip=1.0))
         config = {"stage": stage, "model": plain(cfg), "noise": noise, "sampling": way}
         save_component(where, stage, config, params)
-    Tokenizer.train(["a red ring", "a blue square", "a photo"] * 6, 600).save(
-        where / "tokenizer"
-    )
+    words = ["a red ring", "a blue square", "a photo", "on white at the left"]
+    Tokenizer.train(words * 6, 600).save(where / "tokenizer")
     return where
