@@ -34,7 +34,7 @@ def report_of(plan, found, times):
     from dalle2_jax.evaluate.prior_importance import finding
 
     routes = {name: judged.scores for name, judged in found["routes"].items()}
-    said = finding(routes)
+    said = finding(routes, found["cosines"])
     full = routes.pop("full_stack")
     probes = found["probes"]
     weak = [a for a, p in probes.items() if p["held_out"] < ACCEPTED]

@@ -40,13 +40,16 @@ def prior_study(args):
     measure = yardstick(model, asked, extractor_of(args))
     judged = prior_importance(model, measure, args.seed, how)
     scores = {route: found.scores for route, found in judged.items()}
-    print_routes(scores, [space_note(measure)])
+    print_routes(scores, ["attributes in percent right", space_note(measure)])
     near = cosines(measure, judged)
     print_cosines(near)
-    said = finding(scores) if "full_stack" in scores else ""
+    said = finding(scores, near["full_stack"]) if near else ""
     print(said)
     drawn = model_facts(args.model, model, how, args.seed)
-    rows = {route: reported(measure, found, drawn) for route, found in scores.items()}
+    rows = {
+        route: reported(measure, found, drawn | {"route": route})
+        for route, found in scores.items()
+    }
     about = facts(measure, "cosine", drawn)
     angles = {route: with_errors(found, about) for route, found in near.items()}
     write_study(args, {"routes": rows, "cosines": angles, "finding": said})

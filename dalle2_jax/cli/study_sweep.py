@@ -176,6 +176,7 @@ def _json(args, model, measure, how, rows, seeds):
             for stage, way in ways.items()
         }
         drawn = {**first, "sampling": said, "seed": list(seeds)}
+        drawn["route"] = setting.route
         scores = {
             name: number(mean, facts(measure, name, drawn), deviation)
             for name, (mean, deviation) in found.items()

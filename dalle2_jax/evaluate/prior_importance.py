@@ -106,16 +106,17 @@ def clip_retrieval(measure):
 PAPER = ("full_stack", "text_embedding", "caption_only")  # the best first
 
 
-def finding(scores):
+def finding(scores, near):
     """Whether the paper's order of the routes holds: sentences computed from scores.
 
     Args:
         scores: {route: scores of its Judgement}, with all of PAPER.
+        near: `prior_scores` of the full stack.
 
     Returns:
-        One sentence on the Fréchet distance and, of a world that can be read back, one
-        on attribute accuracy; both say where the order is another one, or is not
-        certain (two standard errors).
+        One sentence on the Fréchet distance, of a world that can be read back one on
+        attribute accuracy, and one on the gap that a prior has to close. The first two
+        say where the order is another one, or is not certain (two standard errors).
     """
     distances = {route: (scores[route]["frechet"], 0.0) for route in PAPER}
     said = [_ranking(distances, "Fréchet distance", "<", 1)]
@@ -123,6 +124,11 @@ def finding(scores):
         kinds = ("accuracy", "standard_error")
         shares = {r: [scores[r][kind]["all"] for kind in kinds] for r in PAPER}
         said.append(_ranking(shares, "All attributes right", ">", -1))
+    ours, theirs = near["to_image"][0], near["data_to_caption"][0]
+    said.append(
+        f"What the prior has to gain: its z_i has a cosine of {ours:.3f} to the real "
+        f"picture's, the text embedding one of {theirs:.3f}."
+    )
     return " ".join(said)
 
 

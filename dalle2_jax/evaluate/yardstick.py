@@ -92,6 +92,11 @@ def _all_right(measure, seen):
 
 OWN_CLIP = ("clip_score", "aesthetic", "r_precision", "retrieval", "cosine")
 DISTANCES = ("frechet", "precision", "recall")  # by the chosen features
+DETAILS = {  # beyond features and resize
+    "precision": {"k": NEIGHBOURS},
+    "recall": {"k": NEIGHBOURS},
+    "clip_score": {"scale": 1.0},
+}
 METRICS = {  # name -> (Yardstick, Seen) -> float
     "frechet": _frechet,
     "clip_score": _score,
@@ -121,4 +126,5 @@ def facts(measure, metric, drawn=None):
     spaces |= dict.fromkeys(DISTANCES, measure.extractor)
     chosen = Protocol(size=images.shape[1], n=len(images))
     reference = measure.wanted.facts
-    return provenance(len(images), chosen, spaces.get(metric), reference, drawn)
+    found = provenance(len(images), chosen, spaces.get(metric), reference, drawn)
+    return DETAILS.get(metric, {}) | found

@@ -106,16 +106,18 @@ def test_the_finding_is_computed():
 
     paper = ("full_stack", "text_embedding", "caption_only")
     found = dict(zip(paper, (made(0.1, 0.9), made(0.2, 0.7), made(0.3, 0.5))))
-    assert finding(found).count("as in the paper.") == 2
+    near = {"to_image": (0.95, 0.1), "data_to_caption": (0.944, 0.1)}
+    said = finding(found, near)
+    assert said.count("as in the paper.") == 2 and "of 0.950 to" in said
     found["caption_only"] = made(0.15, 0.71)
-    said = finding(found)
+    said = finding(found, near)
     assert "full stack 0.1 < caption only 0.15 < text embedding as z_i 0.2; the" in said
     assert "part caption only and text embedding as z_i" in said
     unread = {route: {"frechet": d, "accuracy": {}} for route, d in zip(paper, "123")}
     unread = {
         route: dict(of, frechet=float(of["frechet"])) for route, of in unread.items()
     }
-    assert "attributes" not in finding(unread)
+    assert "attributes" not in finding(unread, near)
 
 
 def autoregressive(seed=0):
