@@ -8,7 +8,7 @@ OUT ?= runs/quickstart
 
 PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: install install-test quickstart test test-slow lint
+.PHONY: install install-test quickstart test test-slow test-peers lint
 
 install: $(BIN)/.installed
 install-test: $(BIN)/.installed-test
@@ -32,6 +32,11 @@ test: install-test lint
 
 test-slow: install-test
 	$(BIN)/python -m pytest -m slow
+
+# Beside torch-fidelity and clean-fid; the figures are printed.
+test-peers: install-test
+	$(PIP_INSTALL) '.[test,peers]'
+	$(BIN)/python -m pytest -m slow -s tests/evaluate/test_peers.py
 
 lint: install-test
 	$(BIN)/ruff check .

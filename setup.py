@@ -48,6 +48,7 @@ setup(
         "torch": ["torch"],
         "wandb": ["wandb"],
         "notebook": [*NOTEBOOKS, "jupyterlab>=4.3"],
+        "peers": ["torch-fidelity>=0.4,<0.5", "clean-fid>=0.1.35,<0.2"],
         "test": [
             *NOTEBOOKS,
             "pytest>=8",

@@ -1,15 +1,5 @@
-"""torch beside a torchvision that was built for another torch, as on CPU machines."""
+"""transformers and open_clip import torchvision, which may be of another build."""
 
-import contextlib
 import importlib
 
-import torch
-
-try:
-    importlib.import_module("torchvision")
-except RuntimeError:  # its operators are absent; transformers only needs their names
-    for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):
-            torch.library.define(
-                f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor"
-            )
+importlib.import_module("torchvision_names")
