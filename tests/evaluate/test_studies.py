@@ -120,18 +120,21 @@ def test_the_finding_is_computed():
     assert "attributes" not in finding(unread, near)
 
 
-def autoregressive(seed=0):
-    """A small random autoregressive prior."""
+def autoregressive(model, seed=0):
+    """A small random autoregressive prior that hears what the model's own one does."""
+    clip, context, width = (
+        getattr(model.prior.cfg, name) for name in ("clip", "context", "text_width")
+    )
     towers = TransformerConfig(16, 1, 2), TransformerConfig(16, 1, 2)
-    cfg = AutoregressiveConfig(16, 6, 12, 5, 10, 16, *towers)
-    z = np.random.default_rng(seed).normal(size=(2, 50, 16)).astype("f")
+    cfg = AutoregressiveConfig(clip, 6, 12, 5, context, width, *towers)
+    z = np.random.default_rng(seed).normal(size=(2, 50, clip)).astype("f")
     z /= np.linalg.norm(z, axis=-1, keepdims=True)
     params = with_codes(cfg, initial_params("autoregressive", cfg, seed), *z)
     return Component(cfg, None, params, {})
 
 
 def test_a_second_prior_is_a_route_of_its_own(model, measure):
-    both = model._replace(autoregressive=autoregressive())
+    both = model._replace(autoregressive=autoregressive(model))
     assert routes_of(both)[:2] == ["full_stack", SECOND]
     assert routes_of(model._replace(prior=None)) == [*NAMED][2:]
     captions = measure.wanted.captions
