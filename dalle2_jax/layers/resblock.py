@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from dalle2_jax.layers.place import along_batch
+from dalle2_jax.layers.recompute import convolved
 
 
 class GroupNorm(nn.Module):
@@ -68,7 +69,7 @@ class ResBlock(nn.Module):
         """x [b, y, x, c], time (after its SiLU) [b, d] -> [b, y', x', features]."""
         h = jax.nn.silu(GroupNorm(self.groups, name="norm_1")(x)).astype(self.dtype)
         h, x = RESIZE[self.resize](h), RESIZE[self.resize](x)
-        h = conv(self.features, self.dtype, "conv_1")(h)
+        h = convolved(conv(self.features, self.dtype, "conv_1")(h))
         rows = self.features * (2 if self.scale_shift else 1)
         time = nn.Dense(rows, dtype=self.dtype, name="time")(time)[:, None, None]
         h = self._with_time(h, time)

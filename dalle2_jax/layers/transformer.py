@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dalle2_jax.layers.attention import SelfAttention, residual_init
 from dalle2_jax.layers.place import along_batch, placed
+from dalle2_jax.layers.recompute import recomputed
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -87,7 +88,7 @@ def transformer(cfg, x, mask=None):
     as its first axis. Returns [b, n, d] in the compute dtype, without a final norm.
     """
     block = placed(Block, cfg.dtype)
-    block = nn.remat(block, prevent_cse=False) if cfg.remat else block
+    block = recomputed(block, cfg.remat, prevent_cse=False)
     stack = nn.scan(
         block,
         variable_axes={"params": 0},

@@ -14,6 +14,7 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.attention import attend, heads_of
 from dalle2_jax.layers.embeddings import TimeEmbedding, depth_to_space, space_to_depth
 from dalle2_jax.layers.place import along_batch, placed
+from dalle2_jax.layers.recompute import recomputed
 from dalle2_jax.layers.resblock import GroupNorm, ResBlock, conv, double
 
 
@@ -98,7 +99,7 @@ class SpatialAttention(nn.Module):
 def _block(cfg, level, name, resize="same"):
     """A ResBlock of a level, rematerialised where the config says so."""
     kind = placed(ResBlock, cfg.dtype)
-    kind = nn.remat(kind, static_argnums=(3,)) if cfg.remat else kind
+    kind = recomputed(kind, cfg.remat, static_argnums=(3,))
     return kind(
         cfg.width(level),
         resize=resize,
@@ -112,7 +113,7 @@ def _block(cfg, level, name, resize="same"):
 
 def _attention(cfg, name):
     kind = placed(SpatialAttention, cfg.dtype)
-    kind = nn.remat(kind) if cfg.remat else kind
+    kind = recomputed(kind, cfg.remat)
     return kind(cfg, name=name)
 
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalle2_jax.layers.place import Placement, along_batch, placed, placing
+from dalle2_jax.layers.recompute import recomputed
 from dalle2_jax.layers.resblock import ResBlock
 from dalle2_jax.layers.unet import SpatialAttention
 from dalle2_jax.shard.gather import placement_on
@@ -123,11 +124,11 @@ def placed_block(kind, mesh):
 
     def run(params, arrays, key):
         with placing(Placement(*placement_on(mesh))):
-            made = nn.remat(
-                placed(kind.block, kind.dtype), static_argnums=KINDS[kind.block]
-            )(**dict(kind.fields))
+            block = placed(kind.block, kind.dtype)
+            made = recomputed(block, True, static_argnums=KINDS[kind.block])
             args = _filled(kind, arrays)
-            return made.apply({"params": params}, *args, rngs={"dropout": key})
+            module = made(**dict(kind.fields))
+            return module.apply({"params": params}, *args, rngs={"dropout": key})
 
     return run
 

@@ -79,7 +79,8 @@ def plan(run, clip_cfg, topology, chip, devices, most=MANY, tell=print):
         topology: its name.
         chip: name in CHIPS, or "cpu".
         devices: jax devices.
-        most: rematerialised blocks of a U-Net up to which the step is compiled whole.
+        most: rematerialised blocks of a U-Net up to which the step is compiled whole;
+            so is one whose blocks keep more than their arguments.
         tell: called with a sentence about every block that is compiled on its own.
 
     Raises:
@@ -90,7 +91,7 @@ def plan(run, clip_cfg, topology, chip, devices, most=MANY, tell=print):
     limit, kinds = limit_of(chip), 0
     quick = QUICK if chip in CHIPS else None
     try:
-        if unet_blocks(run.model) > most:
+        if unet_blocks(run.model) > most and run.remat_keeps == "nothing":
             memory, found, kinds = in_parts(program, limit, quick, tell)
         else:
             memory, found = at_once(program, limit, quick)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from dalle2_jax.layers.attention import attend, heads_of, residual_init
 from dalle2_jax.layers.place import along_batch, placed
+from dalle2_jax.layers.recompute import recomputed
 from dalle2_jax.layers.transformer import (
     UNROLLED,
     LayerNorm,
@@ -216,7 +217,7 @@ class Autoregressive(nn.Module):
         self.tokens = nn.Embed(cfg.buckets, width, embedding_init=_SMALL)
         self.positions = self.param("positions", _SMALL, (cfg.codes + 1, width))
         block = placed(CachedBlock, stack.dtype)
-        block = nn.remat(block, prevent_cse=False) if stack.remat else block
+        block = recomputed(block, stack.remat, prevent_cse=False)
         self.layers = nn.scan(
             block,
             variable_axes={"params": 0},

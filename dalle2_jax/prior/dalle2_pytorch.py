@@ -19,6 +19,7 @@ from dalle2_jax.diffusion.walk import stage_keys, walk
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.attention import heads_of, residual_init
 from dalle2_jax.layers.embeddings import normalised
+from dalle2_jax.layers.recompute import recomputed
 from dalle2_jax.layers.transformer import UNROLLED
 from dalle2_jax.prior.best_of_two import closest
 from dalle2_jax.prior.diffusion import Text, nothing
@@ -337,7 +338,7 @@ def _dense(cfg, width, name, init=nn.linear.default_kernel_init):
 
 def _stack(cfg):
     """The blocks, scanned; every leaf of "layers" has the depth as its first axis."""
-    block = nn.remat(Block, prevent_cse=False) if cfg.remat else Block
+    block = recomputed(Block, cfg.remat, prevent_cse=False)
     return nn.scan(
         block,
         variable_axes={"params": 0},

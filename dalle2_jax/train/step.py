@@ -5,6 +5,7 @@ import optax
 
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.place import Placement, placing
+from dalle2_jax.layers.recompute import keeping
 from dalle2_jax.shard.gather import outside_blocks, placement_on, scattered
 from dalle2_jax.shard.mesh import batch_sharding, replicated
 from dalle2_jax.train.accumulate import accumulated
@@ -66,13 +67,17 @@ def step_of(run, clip_cfg, tx, state, mesh):
         optim=run.optim,
         guard=run.guard,
         accumulate=run.accumulate,
+        keeps=run.remat_keeps,
     )
 
 
-def jit_step(state, mesh, *, loss, tx, optim, guard=USUAL, accumulate=1):
+def jit_step(
+    state, mesh, *, loss, tx, optim, guard=USUAL, accumulate=1, keeps="nothing"
+):
     """`train_step` compiled for a mesh; the state is donated.
 
     loss: (params, frozen, batch, key) -> (scalar, metrics); a Loss to accumulate.
+    keeps: what rematerialised blocks keep, a name in layers/recompute.py POLICIES.
 
     Raises:
         BadInput: the network has BatchNorm, whose statistics no step would follow, or
@@ -83,7 +88,8 @@ def jit_step(state, mesh, *, loss, tx, optim, guard=USUAL, accumulate=1):
 
     def step(state, frozen, batch, key):
         how = {"grad": grad, "tx": tx, "optim": optim, "guard": guard}
-        return train_step(state, frozen, batch, key, **how)
+        with keeping(keeps):
+            return train_step(state, frozen, batch, key, **how)
 
     layout = state_layout(state, mesh)
     whole = replicated(mesh)
