@@ -76,12 +76,13 @@ def run(args):
     from ml_collections import ConfigDict
 
     from dalle2_jax.cli.progress import Progress
+    from dalle2_jax.evaluate.during_training import judge
     from dalle2_jax.train.fit import Job, fit
     from dalle2_jax.train.run import as_dict
 
     run = load_run(args.config, args.overrides)
     model = args.model or args.workdir / "model"
-    seen = (args.init, args.ema, args.wandb, args.profile)
+    seen = (args.init, args.ema, args.wandb, args.profile, judge)
     job = Job(args.data, args.workdir, model, *seen)
     if place.index > 0:
         fit(run, job)

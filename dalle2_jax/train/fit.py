@@ -26,6 +26,7 @@ from dalle2_jax.train.inputs import (
     open_source,
     skip_log,
 )
+from dalle2_jax.train.judged import judge_hook
 from dalle2_jax.train.ledger import FILE, Astray, Ledger, append, position_at, returns
 from dalle2_jax.train.loop import Stop, train
 from dalle2_jax.train.measure import with_squares
@@ -44,7 +45,7 @@ class Job(NamedTuple):
     directory that lends frozen components and takes the finished one; init: a model
     directory whose component the run starts from; ema: decay of the average that
     becomes the component (None: Optim.ema); wandb: a project of Weights & Biases;
-    profile: (first, last) step of a trace.
+    profile: (first, last) step of a trace; judge: what `judged.judge_hook` is given.
     """
 
     data: Any
@@ -54,6 +55,7 @@ class Job(NamedTuple):
     ema: float | None = None
     wandb: str | None = None
     profile: tuple | None = None
+    judge: Any = None
 
 
 class Work(NamedTuple):
@@ -165,6 +167,9 @@ def walk(run, job, work, state, update, feed, stop, show):
     if run.sample_every:
         hook = sample_hook(run, work.clip_cfg, work.frozen, job.workdir, log)
         hooks.append((run.sample_every, hook))
+    if run.evaluate.every and job.judge:
+        hook = judge_hook(run, work, job.judge, log)
+        hooks.append((run.evaluate.every, hook))
     with closing(log), closing(trace):
         state = train(state, update, feed, hooks, run.steps, stop)
         ledger.settle()

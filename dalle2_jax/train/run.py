@@ -26,6 +26,7 @@ FREE = (
     "log_every",
     "save_every",
     "sample_every",
+    "evaluate",
     "keep",
     "keep_every",
     "mesh",
@@ -119,6 +120,19 @@ class Guard:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Numbers of the running average during training, of decoders (train/judged.py)."""
+
+    every: int = 0  # steps between two; 0: never
+    n: int = 256  # pictures
+    data: str = ""  # tar shards, of which the first n; "": of the run's own
+
+    def __post_init__(self):
+        assert self.every >= 0, "every must not be negative"
+        assert self.n > 1, "n must be at least 2"
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One stage, trained once."""
 
@@ -141,6 +155,7 @@ class Run:
     log_every: int = 100
     save_every: int = 1000
     sample_every: int = 0
+    evaluate: Evaluate = Evaluate()
     keep: int = 3  # newest checkpoints
     keep_every: int = 0  # and those of steps that it divides; 0: none
 
@@ -174,6 +189,11 @@ def run_from(config):
     if stage not in ("clip", "autoregressive") and run.noise is None:
         raise BadInput(
             f"config.noise is missing; the {stage} stage is a diffusion model."
+        )
+    if run.evaluate.every and (stage != "decoder" or run.data.embeddings):
+        raise BadInput(
+            f"config.evaluate.every is {run.evaluate.every}, but only decoders that "
+            "hear CLIP's view of pictures are evaluated while they train; set it to 0."
         )
     _check_codes(run)
     return run
