@@ -17,6 +17,7 @@ from dalle2_jax.config import build, plain
 from dalle2_jax.decoder.bsr import RECIPES
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
+from dalle2_jax.layers.recompute import POLICIES
 from dalle2_jax.shard.mesh import MeshConfig
 from dalle2_jax.unclip import Sampling
 
@@ -32,6 +33,7 @@ FREE = (
     "mesh",
     "sampling",
     "accumulate",
+    "remat_keeps",
     "guard",
     "data.threads",
     "data.workers",
@@ -143,6 +145,7 @@ class Run:
     batch: int
     steps: int
     accumulate: int = 1  # microbatches that a batch is taken in, one after the other
+    remat_keeps: str = "nothing"  # in blocks with remat; or "products"
     noise: Noise | None = None
     sampling: Sampling = Sampling()
     corrupt: Corrupt = Corrupt()
@@ -158,6 +161,10 @@ class Run:
     evaluate: Evaluate = Evaluate()
     keep: int = 3  # newest checkpoints
     keep_every: int = 0  # and those of steps that it divides; 0: none
+
+    def __post_init__(self):
+        names = ", ".join(POLICIES)
+        assert self.remat_keeps in POLICIES, f"remat_keeps must be one of {names}"
 
 
 def run_from(config):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dalle2_jax.cli.overrides import load_run
+from dalle2_jax.errors import BadInput
 from dalle2_jax.train.run import as_dict, difference, run_from
 from dalle2_jax.unclip import Sampling
 
@@ -69,3 +70,13 @@ def test_what_may_change_between_a_run_and_its_resumption():
     optim = dataclasses.replace(run.optim, rate=1.0)
     assert difference(run, dataclasses.replace(run, optim=optim)) == "config.optim.rate"
     assert difference(run, dataclasses.replace(run, steps=3)) == "config.steps"
+
+
+def test_what_blocks_keep_may_change_but_has_a_name():
+    words = ["--config.remat_keeps=products"]
+    assert (
+        difference(load_run("configs/clip.py"), load_run("configs/clip.py", words))
+        is None
+    )
+    with pytest.raises(BadInput, match="remat_keeps must be one of nothing, products"):
+        load_run("configs/clip.py", ["--config.remat_keeps=all"])
