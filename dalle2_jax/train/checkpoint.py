@@ -2,7 +2,8 @@
 
 checkpoints/<step>/ holds the items `state` (all of a state but its EMA), `ema`, `data`
 (where the data goes on) and `meta` (configuration, versions, fingerprints), and
-`files.json`, a digest of every file, committed with them.
+`files.json`, a digest of every file, committed with them. Two files that orbax writes
+with the commit itself are listed in `commit.json` as soon as it is done.
 
 orbax commits a checkpoint whole or not at all, but restores a flipped bit without a
 word. So a restore that does not reproduce the fingerprints is refused, on every process
@@ -33,7 +34,9 @@ ITEMS = ("state", "ema", "data", "meta")
 LAYOUT = 2
 PACKAGES = ("dalle2_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 SEAL = "files.json"
-UNSEALED = (SEAL, "commit_success.txt", "_CHECKPOINT_METADATA")  # by the commit itself
+COMMIT = "commit.json"
+BY_THE_COMMIT = ("commit_success.txt", "_CHECKPOINT_METADATA")
+UNSEALED = (SEAL, COMMIT, *BY_THE_COMMIT)
 DELETED = "deleted"
 
 
@@ -60,7 +63,7 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(
             self.folder, item_names=ITEMS, options=options
         )
-        self._empty()
+        self._tidy()
 
     def save(self, state, position, run):
         """Starts writing a state; a failure shows here, at the next save or at close.
@@ -93,7 +96,7 @@ class Checkpoints:
         saved = self._guarded(lambda: self.manager.save(step, args=args, force=True))
         if not saved:
             raise Failed(f"{self.folder}: checkpoint {step} was not accepted by orbax.")
-        self._empty()  # of what this one displaced
+        self._tidy()
 
     def restore(self, like):
         """The newest intact checkpoint as (state, position), or None without any.
@@ -126,7 +129,7 @@ class Checkpoints:
         self._guarded(self.manager.wait_until_finished)
         for later in [n for n in self.manager.all_steps() if n >= step]:
             self.manager.delete(later)
-        self._empty()
+        self._tidy()
         barrier("checkpoints dropped")
 
     def close(self):
@@ -135,7 +138,7 @@ class Checkpoints:
             self._guarded(self.manager.wait_until_finished)
         finally:
             self.manager.close()
-            self._empty()
+            self._tidy()
 
     def _read(self, step, like):
         """(None, (state, position)) or (what is wrong, None), the same everywhere."""
@@ -176,10 +179,15 @@ class Checkpoints:
             files = file_digests(folder)
             write_json(folder / SEAL, {**files, SEAL: digest(files)})
 
-    def _empty(self):
-        """Removes what orbax has put away as no longer kept."""
-        if is_first():
-            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
+    def _tidy(self):
+        """Removes what orbax no longer keeps, lists what the last commit wrote."""
+        if not is_first():
+            return
+        shutil.rmtree(self.folder / DELETED, ignore_errors=True)
+        for folder in self.folder.glob("[0-9]*"):
+            files = digests_of(folder, BY_THE_COMMIT)
+            if len(files) == len(BY_THE_COMMIT) and not (folder / COMMIT).exists():
+                write_json(folder / COMMIT, {**files, COMMIT: digest(files)})
 
     def _guarded(self, call):
         try:
@@ -229,26 +237,38 @@ def notes(folder):
 
 def file_digests(folder):
     """{"state/d/abc": 32 hexadecimal digits} of every file of a checkpoint."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    return digests_of(folder, [name for name in names if name not in UNSEALED])
+
+
+def digests_of(folder, names):
+    """{name: 32 hexadecimal digits} of those of the files that are there."""
     found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in UNSEALED:
-            with path.open("rb") as file:
+    for name in names:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
                 found[name] = hashlib.file_digest(file, _blake).hexdigest()
     return found
 
 
 def file_problems(folder):
     """Yields a sentence for each file of a checkpoint that is not what was written."""
+    yield from _against(folder, SEAL, file_digests(folder))
+    if (folder / COMMIT).exists():
+        yield from _against(folder, COMMIT, digests_of(folder, BY_THE_COMMIT))
+
+
+def _against(folder, seal, now):
+    """Sentences for the files whose digests `now` differ from a list of them."""
     try:
-        then = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        then = json.loads((folder / seal).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        yield f"{SEAL}: {reason(error)}"
+        yield f"{seal}: {reason(error)}"
         return
-    if then.pop(SEAL, None) != digest(then):
-        yield f"{SEAL}: the file is not what was written"
+    if then.pop(seal, None) != digest(then):
+        yield f"{seal}: the file is not what was written"
         return
-    now = file_digests(folder)
     for name in sorted({*then, *now}):
         if now.get(name) != then.get(name):
             yield f"{name}: {_fate(name, now, then)}"
