@@ -66,6 +66,9 @@ def test_the_report_is_complete(folder):
     routes = {"text_embedding", "caption_only", "true_embedding"}
     assert set(report["ablations"]) == routes
     assert all(report["ablations"][r]["n"] == 4 == report["n"] for r in routes)
+    assert report["finding"].count("the paper") == 2 and report["protocol"]["n"] == 4
+    assert set(report["prior_cosines"]) >= {"to_image", "to_caption", "to_unrelated"}
+    assert report["ablations"]["caption_only"]["frechet_clip"] > 0
     assert set(report["probes"]) == {"shape", "colour", "size", "place"}
     stages = {"data", "clip", "prior", "decoder", "upsampler", "judge"}
     assert set(report["seconds"]) == stages
