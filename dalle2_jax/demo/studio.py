@@ -151,15 +151,16 @@ def turn(studio, picture, old, new, theta, count, settings):
 def repaint(studio, picture, strokes, caption, resample, settings):
     """`inpaint` of what strokes cover: list of one Made.
 
-    picture: PIL image; strokes: PIL images RGBA of its size, opaque where it is drawn
-    anew; caption: of the whole picture, or "".
+    picture: PIL image RGBA, its transparent margins are those of a canvas and cut off;
+    strokes: PIL images RGBA of its size, opaque where it is drawn anew; caption: of the
+    whole picture, or "".
     """
     need(studio.model, "clip", "decoder")
-    side = picture_side(studio.model)
-    pixels = decode(_png(given(picture)), side, "the picture")
+    side, frame = picture_side(studio.model), given(picture).getchannel("A").getbbox()
+    pixels = decode(_png(picture.crop(frame)), side, "the picture")
     alphas = [np.asarray(stroke.getchannel("A")) for stroke in strokes]
     mask = np.maximum.reduce([np.zeros(picture.size[::-1], np.uint8), *alphas])
-    mask = decode(_png(Image.fromarray(mask)), side, "the mask")
+    mask = decode(_png(Image.fromarray(mask).crop(frame)), side, "the mask")
     if not 1 <= resample <= MOST_WALKS:
         raise BadInput(f"{resample} walks of each level; take 1 to {MOST_WALKS}.")
     words = [caption.strip()] if (caption or "").strip() else None

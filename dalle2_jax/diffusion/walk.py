@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from dalle2_jax.diffusion.guidance import classifier_ddpm, classifier_guided
 from dalle2_jax.diffusion.samplers import ddim, ddpm, denoiser, dpm_solver, sample
 from dalle2_jax.diffusion.schedule import analytic_rows, rows
+from dalle2_jax.errors import BadInput
 
 BY_EPS = ("ddim", "dpm")
 SAMPLERS = ("ancestral", "ddim", "dpm", "analytic")
@@ -99,7 +100,13 @@ def interval_of(how, noise):
 
 
 def sample_keys(seed, first, count):
-    """One key per sample: a function of (seed, sample index) alone."""
+    """One key per sample: a function of (seed, sample index) alone.
+
+    Raises:
+        BadInput: the seed does not fit into 64 bits.
+    """
+    if isinstance(seed, int) and not -(2**63) <= seed < 2**63:
+        raise BadInput(f"the seed {seed} is too large; take one below 2^63.")
     root = jax.random.key(seed)
     index = jnp.arange(first, first + count)
     return jax.vmap(lambda i: jax.random.fold_in(root, i))(index)

@@ -18,11 +18,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
-    """Two pictures and two files that are none."""
+    """Three pictures and two files that are none."""
     where = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     for name in ("one.png", "other.png"):
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(where / name)
+    slope = np.linspace(0, 200, 24).astype(np.uint8)
+    Image.fromarray(np.tile(slope, (20, 1))).save(where / "smooth.png")
     Image.new("1", (20_000, 20_000)).save(where / "bomb.png")
     (where / "words.png").write_text("no picture")
     return where

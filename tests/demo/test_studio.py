@@ -81,6 +81,16 @@ def test_only_what_strokes_cover_is_drawn_anew(studio, files):
     assert (made[:, :7] != before[:, :7]).mean() > 0.5
 
 
+def test_the_margins_of_a_canvas_are_no_part_of_the_picture(studio, files):
+    picture = Image.open(files / "one.png").convert("RGBA")
+    canvas, strokes = (Image.new("RGBA", (40, 40)) for _ in range(2))
+    canvas.paste(picture, (8, 10))
+    strokes.paste("white", (0, 0, 20, 40))
+    made = drawing.repaint(studio, canvas, [strokes], "", 1, FAST)
+    before = read_picture(files / "one.png", 16)
+    np.testing.assert_array_equal(pixels(made)[0][:, 9:], before[:, 9:])
+
+
 def test_redrawing_and_enlarging_give_files_of_the_last_size(studio, files):
     one = str(files / "one.png")
     for made in (
@@ -115,7 +125,9 @@ ONE = "a red ring"
         (lambda s, f: drawing.redraw(s, f["one"], "", 0, 1, FAST), "strength is 0"),
         (lambda s, f: drawing.repaint(s, None, [], "", 1, FAST), "there is no picture"),
         (
-            lambda s, f: drawing.repaint(s, Image.new("RGB", (9, 9)), [], "", 1, FAST),
+            lambda s, f: drawing.repaint(
+                s, Image.new("RGBA", (9, 9), "red"), [], "", 1, FAST
+            ),
             "the mask has no white part",
         ),
     ],
