@@ -143,18 +143,23 @@ def cast(part, dtype):
     Raises:
         BadInput: dtype is none of DTYPES.
     """
-    if dtype not in DTYPES:
-        raise BadInput(f"dtype must be one of {', '.join(DTYPES)}, not {dtype}.")
+
+    cfg = computing_in(part.cfg, dtype)
 
     def one(leaf):
         return np.asarray(leaf, DTYPES[dtype] if leaf.ndim > 1 else np.float32)
 
-    params = jax.tree.map(one, part.params)
-    return part._replace(cfg=computing_in(part.cfg, dtype), params=params)
+    return part._replace(cfg=cfg, params=jax.tree.map(one, part.params))
 
 
 def computing_in(cfg, dtype):
-    """A configuration in which every field named `dtype`, at any depth, is `dtype`."""
+    """A configuration in which every field named `dtype`, at any depth, is `dtype`.
+
+    Raises:
+        BadInput: dtype is none of DTYPES.
+    """
+    if dtype not in DTYPES:
+        raise BadInput(f"dtype must be one of {', '.join(DTYPES)}, not {dtype}.")
     changed = {"dtype": dtype} if hasattr(cfg, "dtype") else {}
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)

@@ -1,12 +1,13 @@
-"""`dalle2 bench`: how fast a stage trains on these devices."""
+"""`dalle2 bench`: how fast a stage trains, and a model draws, on these devices."""
 
-from dalle2_jax.cli import bench_data
+from dalle2_jax.cli import bench_data, bench_sample
 
 NAME = "bench"
-HELP = "Measure: the train step of a stage, on made-up data; reading of shards."
+HELP = "Measure: the train step of a stage; drawing, stage by stage; reading of shards."
 EXAMPLE = (
     "dalle2 bench train --config configs/decoder_64.py:karlo --batch 16,32,64\n"
-    "         --remat both --json"
+    "         --remat both --json\n"
+    "         dalle2 bench sample --sizes karlo --memory-only --dtype bfloat16"
 )
 COLUMNS = {  # heading: how a Timing's field is written
     "batch": lambda t: f"{t['batch']}",
@@ -45,6 +46,7 @@ def add_arguments(parser):
     )
     step.add_argument("--json", action="store_true", help="one JSON list instead")
     step.set_defaults(call=train)
+    bench_sample.add_verb(verbs)
     bench_data.add_verb(verbs)
 
 
