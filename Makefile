@@ -8,7 +8,7 @@ OUT ?= runs/quickstart
 
 PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: install install-test quickstart test test-slow test-peers lint
+.PHONY: install install-test quickstart test test-slow test-peers test-browser lint
 
 install: $(BIN)/.installed
 install-test: $(BIN)/.installed-test
@@ -37,6 +37,11 @@ test-slow: install-test
 test-peers: install-test
 	$(PIP_INSTALL) '.[test,peers]'
 	$(BIN)/python -m pytest -m slow -s tests/evaluate/test_peers.py
+
+# The page of `dalle2 demo`; the browser is this machine's (apt-get install chromium).
+test-browser: install-test
+	$(PIP_INSTALL) '.[test,demo,browser]'
+	$(BIN)/python -m pytest -rs tests/demo
 
 lint: install-test
 	$(BIN)/ruff check .

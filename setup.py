@@ -47,6 +47,8 @@ setup(
         "cuda": ["jax[cuda13]"],
         "torch": ["torch"],
         "wandb": ["wandb"],
+        "demo": ["gradio>=6.31,<7"],
+        "browser": ["playwright>=1.50,<2"],  # tests of the page
         "notebook": [*NOTEBOOKS, "jupyterlab>=4.3"],
         "peers": ["torch-fidelity>=0.4,<0.5", "clean-fid>=0.1.35,<0.2"],
         "test": [
