@@ -10,13 +10,14 @@ LABELS = {
 }
 
 
-def plot_sweep(path, rows, panels):
+def plot_sweep(path, rows, panels, title):
     """One panel per pair of axes, one line per route and scale of the prior.
 
     Args:
         path: of the PNG.
         rows: {Setting: {metric: (mean, deviation or None)}}, in the order of scales.
         panels: (x, y) names of metrics; "scale" is the decoder's guidance.
+        title: what the numbers were measured on.
     """
     import matplotlib
 
@@ -38,7 +39,8 @@ def plot_sweep(path, rows, panels):
         panel.grid(alpha=0.3)
     if len(lines) > 1:
         axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 

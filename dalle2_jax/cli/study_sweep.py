@@ -85,8 +85,18 @@ def study(args):
     if args.out:
         from dalle2_jax.cli.plots import plot_sweep
 
-        plot_sweep(args.out / f"{args.study}.png", rows, PANELS[args.study])
+        path, title = args.out / f"{args.study}.png", title_of(measure, seeds)
+        plot_sweep(path, rows, PANELS[args.study], title)
         print(f"{args.out / args.study}.png is drawn")
+
+
+def title_of(measure, seeds):
+    """What the numbers of a figure were measured on."""
+    wanted, space = measure.wanted, measure.extractor
+    return (
+        f"{wanted.facts['name']}; n = {len(wanted.images)}, {len(seeds)} seed(s); "
+        f"features: {space.name}, resize: {space.resize}"
+    )
 
 
 def grid_of(args):
