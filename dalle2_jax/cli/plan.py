@@ -26,10 +26,16 @@ def add_arguments(parser):
         help="configuration of the frozen CLIP (default: clip.py beside --config, of "
         "the same variant where it has one)",
     )
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--whole",
         action="store_true",
         help="compile the step whole, also where it would be composed from its blocks",
+    )
+    how.add_argument(
+        "--parts",
+        action="store_true",
+        help="compose the step from its U-Net's blocks, also where it is small",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead")
 
@@ -49,7 +55,7 @@ def run(args):
     run = load_run(args.config, args.overrides)
     clip = load_run(args.clip or clip_beside(args.config)).model
     chip, devices = devices()
-    most = math.inf if args.whole else MANY
+    most = math.inf if args.whole else 0 if args.parts else MANY
     found = plan(run, clip, args.topology, chip, devices, most, tell)
     if args.json:
         print(json.dumps(as_json(found), indent=1))
