@@ -61,7 +61,7 @@ def drawing(args, model):
 def finish(args, pictures, labels, columns=None):
     """Writes NNNNN.png and grid.png, with their provenance, and says where.
 
-    pictures: float [n, y, x, 3] in [-1, 1] or uint8; labels: n words under them.
+    pictures: n of float [y, x, 3] in [-1, 1] or uint8; labels: n words under them.
     """
     import numpy as np
 
@@ -69,8 +69,9 @@ def finish(args, pictures, labels, columns=None):
     from dalle2_jax.data.provenance import save_picture
     from dalle2_jax.unclip import to_uint8
 
-    pictures = np.asarray(pictures)
-    pictures = pictures if pictures.dtype == np.uint8 else to_uint8(pictures)
+    pictures = [
+        x if x.dtype == np.uint8 else to_uint8(x) for x in map(np.asarray, pictures)
+    ]
     args.out.mkdir(parents=True, exist_ok=True)
     facts = {"verb": args.verb, "model": args.model.name, "seed": args.seed}
     facts |= {"images": [path.name for path in getattr(args, "images", ())]}

@@ -31,7 +31,9 @@ def contact_sheet(pictures, captions, columns, rows=None, side=128):
     pen = ImageDraw.Draw(sheet)
     for i, (picture, words) in enumerate(zip(pictures, lines)):
         x, y = margin + i % columns * (side + gap), int(tops[i // columns])
-        shown = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
+        shown = Image.fromarray(picture)
+        sides = [max(1, round(s * side / max(shown.size))) for s in shown.size]
+        shown = shown.resize(sides, Image.Resampling.NEAREST)
         sheet.paste(shown, (x, y))
         pen.multiline_text(
             (x, y + side + 2), "\n".join(words), "black", font, spacing=1

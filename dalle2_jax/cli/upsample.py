@@ -4,34 +4,57 @@ from dalle2_jax.cli.editing import add_common, finish
 
 NAME = "upsample"
 HELP = "Enlarge pictures by the model's upsamplers."
-EXAMPLE = "dalle2 upsample small.png --model runs/model --out pictures"
+EXAMPLE = (
+    "dalle2 upsample small.png --model runs/model --out pictures\n"
+    "         dalle2 upsample wide.png --size own --model runs/model --out pictures"
+)
 
 
 def add_arguments(parser):
     """The flags of `dalle2 upsample`."""
     add_common(parser, pictures="+")
     parser.add_argument(
-        "--size", type=int, help="pixels it is read at (default: the decoder's)"
+        "--size",
+        help="pixels of the square it is read at (default: the decoder's), or own: "
+        "as it is, of any shape",
     )
 
 
 def run(args):
     """Writes the enlarged pictures."""
     from dalle2_jax.cli.machine import start_jax
-    from dalle2_jax.errors import BadInput
 
     start_jax()
-    import numpy as np
-
-    from dalle2_jax.manipulate.reading import read_picture
-    from dalle2_jax.unclip import from_uint8, load, need, sample_keys, upsample
+    from dalle2_jax.unclip import (
+        from_uint8,
+        load,
+        need,
+        sample_keys,
+        to_uint8,
+        upsample,
+    )
 
     model = load(args.model)
     need(model, "upsampler")
-    side = args.size or model.upsampler.cfg.size // model.upsampler.cfg.factor
-    if not 4 <= side <= 1024:
-        raise BadInput(f"--size is {side}; take 4 to 1024 pixels.")
-    small = np.stack([read_picture(path, side) for path in args.images])
-    keys = sample_keys(args.seed, 0, len(small))
-    made = upsample(model, from_uint8(small), keys, {})
+    made = []
+    for number, small in enumerate(read_all(args, model.upsampler.cfg)):
+        keys = sample_keys(args.seed, number, 1)
+        made.append(to_uint8(upsample(model, from_uint8(small[None]), keys, {}))[0])
     finish(args, made, [path.name for path in args.images])
+
+
+def read_all(args, cfg):
+    """The pictures as --size asks for them, each uint8 [y, x, 3].
+
+    Raises:
+        BadInput: --size is no such size, or a picture cannot be read.
+    """
+    from dalle2_jax.errors import BadInput
+    from dalle2_jax.manipulate.reading import read_picture, read_whole
+
+    if args.size == "own":
+        return [read_whole(path) for path in args.images]
+    size = args.size or str(cfg.size // cfg.factor)
+    if not size.isdecimal() or not 4 <= int(size) <= 1024:
+        raise BadInput(f"--size is {size}; take 4 to 1024 pixels, or own.")
+    return [read_picture(path, int(size)) for path in args.images]

@@ -26,10 +26,33 @@ def decode(data, size, name="picture"):
     Raises:
         BadInput: not a picture, cut off, or too large; says which `name`.
     """
+    return _guarded(data, name, lambda image: _square(image, size))
+
+
+def decode_whole(data, most, name="picture"):
+    """bytes of a picture -> uint8 [y, x, 3], RGB, as large as it is.
+
+    Raises:
+        BadInput: as `decode`, or a side is longer than `most` pixels.
+    """
+
+    def whole(image):
+        if max(image.size) > most:
+            sides = f"{image.width} x {image.height}"
+            raise BadInput(f"{name} is {sides}; at most {most} pixels a side.")
+        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+
+    return _guarded(data, name, whole)
+
+
+def _guarded(data, name, read):
+    """read(image) of an encoded picture, or one sentence on why not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _square(Image.open(io.BytesIO(data), formats=FORMATS), size)
+            return read(Image.open(io.BytesIO(data), formats=FORMATS))
+    except BadInput:
+        raise
     except UnidentifiedImageError as error:
         raise BadInput(f"{name} is no picture in a known format.") from error
     except Image.DecompressionBombError as error:

@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from dalle2_jax.data.images import decode, shown_size
+from dalle2_jax.data.images import decode, decode_whole, shown_size
 from dalle2_jax.errors import BadInput
 
 MOST_SIDE = 1024  # pixels that a given picture is read at
@@ -24,6 +24,15 @@ def read_picture(path, side, name=None):
         BadInput: there is none, or it is no picture; says which `name` (default: path).
     """
     return decode(_bytes_of(path), side, name or str(path))
+
+
+def read_whole(path, most=MOST_SIDE):
+    """A picture file as uint8 [y, x, 3], as large as it is.
+
+    Raises:
+        BadInput: as `read_picture`, or a side is longer than `most` pixels.
+    """
+    return decode_whole(_bytes_of(path), most, str(path))
 
 
 def read_mask(path, picture, side):

@@ -115,3 +115,18 @@ def test_none_of_them_is_no_number_of_pictures(verb, capsys):
         main(words)
     assert left.value.code == 2
     assert "'0' is no whole number above 0" in capsys.readouterr().err
+
+
+def test_pictures_are_enlarged_as_they_are(folder, tmp_path, capsys):
+    for name, size in (("wide", (9, 5)), ("tall", (3, 8))):
+        Image.new("RGB", size, "teal").save(tmp_path / f"{name}.png")
+    given = [str(tmp_path / f"{name}.png") for name in ("wide", "tall")]
+    words = ["upsample", *given, "--model", str(folder), "--out", str(tmp_path / "o")]
+    assert main([*words, "--size", "own"]) == 0
+    sizes = [Image.open(tmp_path / "o" / f"0000{i}.png").size for i in (0, 1)]
+    assert sizes == [(18, 10), (6, 16)]
+    Image.new("RGB", (1025, 8)).save(given[0])
+    assert main([*words, "--size", "own"]) == 2 and main([*words, "--size", "x"]) == 2
+    said = capsys.readouterr().err
+    assert "is 1025 x 8; at most 1024 pixels a side" in said
+    assert "take 4 to 1024 pixels, or own" in said
