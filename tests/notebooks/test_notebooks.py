@@ -4,10 +4,17 @@ from pathlib import Path
 
 import jupytext
 import nbclient
+import nbformat
 import pytest
 
-HOME = Path(__file__).resolve().parents[2] / "notebooks"
+ROOT = Path(__file__).resolve().parents[2]
+HOME = ROOT / "notebooks"
 TEXTS = sorted(HOME.glob("*.py"))
+SLOW = {"4_export_to_pytorch"}  # it trains; tests/convert/test_trained_here.py has it
+RUNS = [
+    pytest.param(text, id=text.stem, marks=[pytest.mark.slow] * (text.stem in SLOW))
+    for text in TEXTS
+]
 
 
 def executed(path, monkeypatch, model):
@@ -15,7 +22,13 @@ def executed(path, monkeypatch, model):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setenv("FAST", "1")
     monkeypatch.setenv("MODEL", str(model))
+    for name in ("DATA", "N", "INCEPTION"):
+        monkeypatch.delenv(name, raising=False)
     notebook = jupytext.read(path)
+    if "diffusers" in path.read_text(encoding="utf-8"):  # as tests/convert/conftest.py
+        monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/convert"))
+        first = nbformat.v4.new_code_cell("import torchvision_names")
+        notebook.cells.insert(0, first)
     place = {"metadata": {"path": str(HOME)}}
     return nbclient.NotebookClient(notebook, timeout=600, resources=place).execute()
 
@@ -36,7 +49,7 @@ def test_no_notebook_is_without_its_text():
     assert {path.stem for path in HOME.glob("*.ipynb")} == {p.stem for p in TEXTS}
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("text", RUNS)
 def test_a_notebook_runs_from_top_to_bottom(text, folder, monkeypatch):
     made = executed(text, monkeypatch, folder)
     shown = [o for c in made.cells if c.cell_type == "code" for o in c.outputs]
