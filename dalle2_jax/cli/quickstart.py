@@ -6,6 +6,7 @@ an earlier, interrupted run has finished it.
     OUT/data/<world>-<count>/           shards
     OUT/<world>-<minutes>min-seed<s>/   clip/ prior/ decoder/ upsampler/ (runs), model/
     OUT/grid.png curves.png report.json report.md
+    OUT/model                           leads to the model of the latest run
 """
 
 import dataclasses
@@ -89,6 +90,7 @@ def run(args):
                 write_json(times_file, times)
             if stage == "clip":
                 probes = probe_clip(plan, progress.say)
+    link_model(plan)
     began = time.monotonic()
     found = judge(plan)
     times["judge"] = {"total": time.monotonic() - began}
@@ -175,6 +177,16 @@ def make_data(plan):
         f"data: {plan.count} captioned pictures of the world {plan.world!r}", flush=True
     )
     return make_shapes(plan.world, plan.count, seed=0, out_dir=folder)
+
+
+def link_model(plan):
+    """OUT/model leads to this run's model; a folder of that name is left alone."""
+    place, draft = plan.out / "model", plan.out / ".model.new"
+    if place.is_dir() and not place.is_symlink():
+        return
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(Path(plan.folder.name, "model"), target_is_directory=True)
+    draft.replace(place)
 
 
 def added(before, now):

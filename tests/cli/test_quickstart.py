@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from dalle2_jax.cli.quickstart import Plan, link_model
+
 WORDS = ["quickstart", "--minutes", "0.5", "--captions", "4", "--out", "q"]
 # Background jobs of a shell ignore ctrl-C, and children inherit that.
 LISTENING = (
@@ -76,8 +78,21 @@ def test_the_report_is_complete(folder):
         assert (folder / "q" / name).stat().st_size > 500
 
 
+def test_the_latest_model_has_a_short_name(tmp_path):
+    for seed in (0, 1):
+        plan = Plan("simple", 1, tmp_path, seed, 2, "small")
+        (plan.folder / "model").mkdir(parents=True)
+        link_model(plan)
+        assert (tmp_path / "model").resolve() == (plan.folder / "model").resolve()
+    (tmp_path / "model").unlink()
+    (tmp_path / "model").mkdir()
+    link_model(plan)
+    assert not (tmp_path / "model").is_symlink()
+
+
 def test_finished_stages_are_not_trained_again(folder):
     model = folder / "q/simple-0.5min-seed0/model"
+    assert (folder / "q/model").resolve() == model.resolve()
     before = {p: p.stat().st_mtime_ns for p in model.rglob("*.safetensors")}
     dalle2(folder, *WORDS)
     assert before == {p: p.stat().st_mtime_ns for p in model.rglob("*.safetensors")}
