@@ -13,8 +13,10 @@ TINY = {
     "clip": "clip=32 text.width=32 text.depth=1 text.heads=2",
     "prior": "clip=32 text_width=32 width=64 depth=1 heads=2",
     "decoder": "size=8 clip=32 text_width=32 unet.channels=32 unet.depth=1"
-    " unet.multiples=(1,2) unet.attend=(2,) unet.head_width=32 unet.context_width=32",
-    "upsampler": "size=32 unet.channels=32 unet.depth=1 unet.multiples=(1,)",
+    " unet.multiples=(1,2) unet.attend=(2,) unet.head_width=32 unet.context_width=32"
+    " unet.remat=False",
+    "upsampler": "size=32 unet.channels=32 unet.depth=1 unet.multiples=(1,)"
+    " unet.remat=False",
 }
 STAGES = ["clip", "prior", "decoder", "upsampler"]
 
@@ -22,13 +24,13 @@ STAGES = ["clip", "prior", "decoder", "upsampler"]
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(bench_sample.SETS, "tiny", TINY)
-    return ["bench", "sample", "--sizes", "tiny", "--batch", "2", "--steps", "2/2/2"]
+    words = ["bench", "sample", "--sizes", "tiny", "--batch", "2", "--steps", "2/2/2"]
+    return [*words, "--dtype", "bfloat16"]  # one program for all of the tests
 
 
 def test_memory_is_known_without_weights(tiny, capsys):
     held = sum(x.nbytes for x in jax.live_arrays())
-    words = ["--memory-only", "--dtype", "bfloat16", "--json"]
-    assert main([*tiny, *words]) == 0
+    assert main([*tiny, "--memory-only", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["stage"] for row in found["stages"]] == STAGES
     for row in found["stages"]:
@@ -49,7 +51,7 @@ def test_figures_of_stages_agree(tiny, capsys):
     assert found["images_per_s"] == pytest.approx(2 / found["seconds"])
     assert found["peak_bytes"] > 1e6 and "ratio" not in found
     text = "\n".join(bench_sample.table(found))
-    assert "float32, batch 2, steps 2/2/2: cpu" in text and "images/s" in text
+    assert "bfloat16, batch 2, steps 2/2/2: cpu" in text and "images/s" in text
 
 
 @pytest.mark.slow

@@ -289,6 +289,14 @@ def test_dpm_solver_follows_the_flow_of_ddim_in_fewer_steps():
     assert errors[0] < 0.02 and errors[0] < errors[1] / 3
 
 
+def test_dpm_solver_draws_from_a_normal_distribution():
+    keys = jax.random.split(jax.random.key(3), 4096)
+    x_T = samplers.initial_noise(keys, (8,))
+    x = samplers.dpm_solver(NORMAL, x_T, rows("cosine", 1000, "logsnr40"))
+    np.testing.assert_allclose(x.mean(), MEAN, atol=0.02)
+    np.testing.assert_allclose(x.std(), STD, rtol=0.03)
+
+
 def test_analytic_variances_need_few_steps():
     """E eps^2 is known for normal data; eight steps then keep the spread."""
     full = full_table("cosine", 1000)
