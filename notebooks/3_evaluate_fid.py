@@ -131,7 +131,10 @@ from matplotlib import pyplot as plt
 from dalle2_jax.evaluate.kernel import kid
 
 counts = np.unique(np.geomspace(max(N // 10, 3), N // 2, 5).astype(int))
-pairs = {"drawn, real": (ours, theirs), "real, real": (theirs[::2], theirs[1::2])}
+pairs = {
+    "drawn, real": (ours, theirs),
+    "real, real": (theirs[: N // 2], theirs[N // 2 :]),
+}
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 for name, (one, two) in pairs.items():
     fids = [frechet_distance(moments(one[:n]), moments(two[:n])) for n in counts]
@@ -169,6 +172,7 @@ for scale in scales:
     closeness = clip_score(image_features(model.clip, pictures), z_text)
     plt.plot(closeness, distance, "o")
     plt.annotate(f"  s = {scale:g}", (closeness, distance))
+plt.margins(0.2)
 plt.gca().set(xlabel="CLIP score", ylabel=f"Fréchet distance ({judge.name})")
 plt.show()
 
