@@ -27,7 +27,9 @@ def opened(args):
     reference, statistics = reference_of(args, main, data)
     if model is not None:
         samples, facts = drawn(args, protocol, model, data)
-        reference = reference and first(reference, args.n_reference or samples.count)
+        paired = reference is data and not (args.captions or is_coco(args))
+        few = args.n_reference or (samples.count if paired else None)
+        reference = reference and first(reference, few)
     elif given is None:
         samples, facts, reference = reference, {"name": reference.name}, None
     else:

@@ -125,6 +125,25 @@ def test_a_plugin_takes_the_features(drawn, tmp_path, monkeypatch, capsys):
     assert "cannot be imported" in refused(capsys, *words, "--features", "colours:no")
 
 
+def test_coco_by_its_protocol(model, tmp_path, capsys):
+    rng, coco, entries = np.random.default_rng(0), tmp_path / "coco", []
+    (coco / "val2014").mkdir(parents=True)
+    for number in range(6):
+        image = Image.fromarray(rng.integers(0, 256, (270, 260, 3), dtype=np.uint8))
+        image.save(coco / "val2014" / f"COCO_val2014_{number:012d}.jpg")
+        entries.append({"image_id": number, "id": number, "caption": "a red ring"})
+    words = ("--model", model, "--protocol", "coco2014-val-30k-v1", "--data", coco)
+    words += ("--metrics", "fid,clip_score", "--n", 4, "--unit", 4)
+    said = refused(capsys, *words)
+    assert "captions_val2014.json does not exist" in said
+    (coco / "captions_val2014.json").write_text(json.dumps({"annotations": entries}))
+    out = tmp_path / "coco.json"
+    assert evaluate(*words, "--out", out) == 0
+    fid = scores_of(out)["fid"]
+    assert fid["protocol"] == "coco2014-val-30k-v1, but n=4, references=6"
+    assert fid["reference"]["n"] == 6 and fid["size"] == 256 and fid["n"] == 4
+
+
 def refused(capsys, *words):
     """The sentence on stderr of a call that exits with 2, after what it told."""
     capsys.readouterr()

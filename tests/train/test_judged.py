@@ -1,13 +1,21 @@
 """Numbers while a decoder trains: there, right, and the same however it is resumed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from small_model import save_small_model
 
 from dalle2_jax.cli.main import main
 from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.clip_score import clip_score, image_features, text_features
 from dalle2_jax.evaluate.during_training import judge
-from dalle2_jax.train.metrics import read_metrics
-from dalle2_jax.train.run import as_dict, run_from
+from dalle2_jax.evaluate.pictures import open_pictures
+from dalle2_jax.train.judged import judge_hook
+from dalle2_jax.train.loop import Moment
+from dalle2_jax.train.metrics import open_log, read_metrics
+from dalle2_jax.train.run import Evaluate, as_dict, run_from
+from dalle2_jax.unclip import Sampling, load
 
 RNG = np.random.default_rng(0)
 
@@ -24,6 +32,35 @@ def test_known_answers():
     assert found["clip_score"] == found["clip_score_real"]
     assert judge(-z, z, -z)["clip_score"] == pytest.approx(1)
     assert judge(-z, z, text)["frechet_clip"] > 0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load(save_small_model(tmp_path_factory.mktemp("model")))
+
+
+def test_the_hook_reads_draws_and_writes(model, shards, tmp_path):
+    n, context = 20, model.clip.cfg.text.context
+    data = SimpleNamespace(size=16, context=context)
+    asked = Evaluate(every=1, n=n, data=str(shards[0]))
+    run = SimpleNamespace(evaluate=asked, seed=0, data=data, model=model.decoder.cfg)
+    run.noise, run.sampling = model.decoder.noise, Sampling(steps="2")
+    frozen = {"clip": model.clip.params}
+    work = SimpleNamespace(
+        source=None, tokenizer=model.tokenizer, clip_cfg=model.clip.cfg, frozen=frozen
+    )
+    log = open_log(tmp_path, 0)
+    state = SimpleNamespace(ema=model.decoder.params)
+    judge_hook(run, work, judge, log)(Moment(3, state, {}, None))
+    log.close()
+    (found,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert found["step"] == 3 and found["evaluate/frechet_clip"] > 0
+    real = open_pictures(shards[0], 16)
+    z = image_features(model.clip, real.fetch(range(n)))
+    z_text = text_features(model.clip, model.tokenizer, real.captions[:n])
+    expected = clip_score(z, z_text)
+    assert found["evaluate/clip_score_real"] == pytest.approx(expected, abs=1e-4)
+    assert any((tmp_path / "logs").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +84,7 @@ def words(shards, tmp_path_factory):
     return home / "decoder", [*given, *(f"--config.{c}" for c in changes)]
 
 
+@pytest.mark.slow
 def test_numbers_are_written_at_their_steps(words):
     folder, given = words
     assert main(given) == 0
@@ -60,6 +98,7 @@ def test_numbers_are_written_at_their_steps(words):
     assert any((folder / "logs").iterdir())
 
 
+@pytest.mark.slow
 def test_more_pictures_than_there_are_is_refused(words, capsys, tmp_path):
     folder, given = words
     given = [str(tmp_path) if word == str(folder) else word for word in given]
