@@ -160,7 +160,10 @@ def accuracy_table(report):
     for route, scores in rows.items():
         share, error = scores["accuracy"], scores["standard_error"]
         cells = [f"{100 * share[a]:.1f} ± {100 * error[a]:.1f}" for a in names]
-        cells += [f"{scores['clip_score']:.3f}", f"{scores['frechet_clip']:.4f}"]
+        distance = f"{scores['frechet_clip']:.4f}"
+        if "frechet_error" in scores:
+            distance += f" ± {scores['frechet_error']:.4f}"
+        cells += [f"{scores['clip_score']:.3f}", distance]
         lines.append(f"| {NAMED[route]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

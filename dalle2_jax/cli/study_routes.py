@@ -90,6 +90,8 @@ def reported(measure, scores, drawn):
         for name in SCORES
         if name in scores
     }
+    if "frechet_error" in scores:
+        found["frechet"]["standard_error"] = scores["frechet_error"]
     plain = facts(measure, "accuracy", drawn)
     found["accuracy"] = {
         name: number(share, plain) | {"standard_error": scores["standard_error"][name]}
@@ -118,11 +120,17 @@ def print_routes(scores, notes=()):
     rows = [
         [NAMED[route]]
         + [f"{100 * found['accuracy'][a]:.1f}" for a in attributes]
-        + [f"{found[name]:.4f}" for name in others]
+        + [_told(found, name) for name in others]
         + [str(found["n"])]
         for route, found in scores.items()
     ]
     print_table(["z_i from", *attributes, *others, "n"], rows, notes)
+
+
+def _told(found, name):
+    """A score, with its standard error where there is one."""
+    error = found.get(f"{name}_error")
+    return f"{found[name]:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 def print_cosines(near):

@@ -25,6 +25,8 @@ from dalle2_jax.evaluate.routes import (
 from dalle2_jax.evaluate.wanted import of_evaluation
 from dalle2_jax.evaluate.yardstick import NEIGHBOURS, see, yardstick
 
+GROUPS = 10  # of captions, that the jackknife leaves out in turn
+
 
 class Judgement(NamedTuple):
     """pictures uint8 [n, y, x, 3] of one route and what they scored, JSON-able.
@@ -56,7 +58,7 @@ def prior_importance(model, measure, seed=0, how=None, routes=None):
     Returns:
         {route: Judgement}. The scores: accuracy by attribute (of a world that can be
         read), n, clip_score, frechet (also as frechet_clip where its features are the
-        model's CLIP), recall, r_precision among at most 99 other captions.
+        model's CLIP), frechet_error, recall, r_precision among 99 other captions.
     """
     asked, found = measure.wanted, {}
     for route in routes or routes_of(model):
@@ -72,6 +74,8 @@ def _scores(measure, drawn):
     found = accuracy(asked.specs, asked.world, drawn)
     found["clip_score"] = clip_score(seen.z_image, measure.z_text)
     found["frechet"] = frechet_distance(moments(seen.features), moments(measure.real))
+    if len(drawn) > 2:
+        found["frechet_error"] = frechet_error(seen.features, measure.real)
     if measure.extractor is measure.clip:
         found["frechet_clip"] = found["frechet"]
     if len(drawn) > NEIGHBOURS:
@@ -79,6 +83,19 @@ def _scores(measure, drawn):
         found["recall"] = nearest[1]
     found["r_precision"] = r_precision(seen.z_image, measure.z_text, asked.captions)[0]
     return found
+
+
+def frechet_error(drawn, real):
+    """Standard error of a Fréchet distance: the jackknife over GROUPS of captions.
+
+    drawn, real: features [n, d] of matching rows, n above 2; both leave a group out.
+    """
+    groups = np.arange(len(drawn)) % min(GROUPS, len(drawn))
+    left = [
+        frechet_distance(moments(drawn[groups != g]), moments(real[groups != g]))
+        for g in range(groups.max() + 1)
+    ]
+    return float(np.sqrt((len(left) - 1) * np.var(left)))
 
 
 def cosines(measure, judged):
@@ -118,7 +135,10 @@ def finding(scores, near):
         attribute accuracy, and one on the gap that a prior has to close. The first two
         say where the order is another one, or is not certain (two standard errors).
     """
-    distances = {route: (scores[route]["frechet"], 0.0) for route in PAPER}
+    distances = {
+        route: (scores[route]["frechet"], scores[route].get("frechet_error", np.inf))
+        for route in PAPER
+    }
     said = [_ranking(distances, "Fréchet distance", "<", 1)]
     if all("all" in scores[route]["accuracy"] for route in PAPER):
         kinds = ("accuracy", "standard_error")

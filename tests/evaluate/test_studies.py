@@ -9,10 +9,12 @@ from dalle2_jax.components import Component, initial_params
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.aesthetics import Aesthetic
 from dalle2_jax.evaluate.drawn import read_folder
+from dalle2_jax.evaluate.frechet import frechet_distance, moments
 from dalle2_jax.evaluate.prior_importance import (
     clip_retrieval,
     cosines,
     finding,
+    frechet_error,
     prior_importance,
 )
 from dalle2_jax.evaluate.rated import fit_ratings
@@ -102,7 +104,7 @@ def test_a_sweep_visits_every_setting_with_its_scales(model, measure):
 def test_the_finding_is_computed():
     def made(distance, share, error=0.01):
         both = {"accuracy": {"all": share}, "standard_error": {"all": error}}
-        return {"frechet": distance, **both}
+        return {"frechet": distance, "frechet_error": 0.01, **both}
 
     paper = ("full_stack", "text_embedding", "caption_only")
     found = dict(zip(paper, (made(0.1, 0.9), made(0.2, 0.7), made(0.3, 0.5))))
@@ -118,6 +120,15 @@ def test_the_finding_is_computed():
         route: dict(of, frechet=float(of["frechet"])) for route, of in unread.items()
     }
     assert "attributes" not in finding(unread, near)
+    assert "part full stack and text embedding as z_i" in finding(unread, near)
+
+
+def test_the_error_of_a_distance_is_what_repetition_shows():
+    rng = np.random.default_rng(0)
+    both = [rng.normal(size=(2, 300, 3)) + [[[0.5]], [[0]]] for _ in range(30)]
+    again = np.std([frechet_distance(*map(moments, pair)) for pair in both])
+    told = np.mean([frechet_error(*pair) for pair in both])
+    assert told == pytest.approx(again, rel=0.35)
 
 
 def autoregressive(model, seed=0):
