@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import lapack
 
 from dalle2_jax.errors import BadInput
 
@@ -100,10 +101,14 @@ def frechet_distance(a, b):
 
 
 def _root(covariance):
-    """F [d, rank] with F F^T = the covariance [d, d], by its eigenvectors."""
-    values, vectors = np.linalg.eigh(covariance)
-    there = values > len(values) * np.finfo(values.dtype).eps * values[-1]
-    return vectors[:, there] * np.sqrt(values[there])
+    """F [d, rank] with F F^T = the covariance [d, d]: Cholesky with pivots.
+
+    Of 60 samples of 2048 features it takes a fraction of what eigenvectors take.
+    """
+    factor, pivots, rank, _ = lapack.dpstrf(covariance, lower=1)
+    root = np.empty((len(factor), rank))
+    root[pivots - 1] = np.tril(factor)[:, :rank]
+    return root
 
 
 def _block(x):
