@@ -54,8 +54,8 @@ def _line(panel, source, points, x, y):
     panel.errorbar(
         [mean for mean, _ in means],
         [mean for mean, _ in bars],
-        xerr=[deviation or 0 for _, deviation in means],
-        yerr=[deviation or 0 for _, deviation in bars],
+        xerr=_deviations(means),
+        yerr=_deviations(bars),
         marker="o",
         markersize=4,
         capsize=3,
@@ -66,3 +66,9 @@ def _line(panel, source, points, x, y):
             place = point[x][0], point[y][0]
             offset = {"xytext": (5, 4), "textcoords": "offset points"}
             panel.annotate(f"{point['scale'][0]:g}", place, fontsize=8, **offset)
+
+
+def _deviations(pairs):
+    """Lengths of error bars, or None where there is one seed, or an axis of scales."""
+    found = [deviation for _, deviation in pairs]
+    return None if None in found else found
