@@ -151,15 +151,15 @@ def drawn(args, model, request, how, route, z_image):
     count, pictures, done = len(request.captions), [], {}
     shares = costs(model, how, route)
 
-    with Progress([("pictures", 1000)]) as progress:
+    with Progress([("percent", 100)]) as progress:
 
         def tell(stage, made):
             done[stage] = done.get(stage, 0) + made
             share = sum(shares.get(s, 0) * n / count for s, n in done.items())
             note = f"{stage} {min(done[stage], count)}/{count}"
-            progress.show(round(1000 * min(share, 1)), {"doing": note})
+            progress.show(round(100 * min(share, 1)), {"doing": note})
 
-        progress.begin("pictures")
+        progress.begin("percent")
         progress.show(0, {"doing": "clip"})
         batch = fit_of(args)
         parts = generate(model, request, args.seed, batch, how, route, z_image, tell)
