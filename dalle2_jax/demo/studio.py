@@ -156,7 +156,8 @@ def repaint(studio, picture, strokes, caption, resample, settings):
     whole picture, or "".
     """
     need(studio.model, "clip", "decoder")
-    side, frame = picture_side(studio.model), given(picture).getchannel("A").getbbox()
+    side = picture_side(studio.model)
+    frame = given(given(picture).getchannel("A").getbbox())
     pixels = decode(_png(picture.crop(frame)), side, "the picture")
     alphas = [np.asarray(stroke.getchannel("A")) for stroke in strokes]
     mask = np.maximum.reduce([np.zeros(picture.size[::-1], np.uint8), *alphas])

@@ -81,6 +81,7 @@ def gallery(gr, label, columns=4, height=560):
     """Where the pictures come out, PNG as they were written."""
     return gr.Gallery(
         label=label,
+        show_label=False,
         format="png",
         columns=columns,
         height=height,
