@@ -120,7 +120,7 @@ def test_the_spatial_features_are_those_of_the_graphs_mixed_6(weights, sides):
     network(torch.from_numpy(sides[0][1][:4].transpose(0, 3, 1, 2).copy()))
     want = seen[0][-1][:, :7].permute(0, 2, 3, 1).reshape(4, 17 * 17 * 7)
     found = ours(weights, sides[:1], "legacy_tf", 4)[0]["spatial"]
-    np.testing.assert_allclose(found, want.numpy(), atol=1e-4)
+    np.testing.assert_allclose(found, want.numpy(), rtol=1e-4, atol=1e-4)
 
 
 ALLOWED = {  # by the beginning of a name
