@@ -133,11 +133,11 @@ class Loops(NamedTuple):
 
         size = self.pipe.super_res_first.config.sample_size
         low = torch.nn.functional.interpolate(
-            self.noise(self.pipe.decoder.config.sample_size),
+            self.noise(self.pipe.decoder.config.sample_size).float(),
             size=[size, size],
             mode="bicubic",
-            antialias=True,
-        )
+            antialias=True,  # PyTorch has it for CPUs in float32 alone
+        ).to(self.pooled.dtype)
 
         def predict(x, t, last):
             networks = self.pipe.super_res_first, self.pipe.super_res_last

@@ -1,5 +1,6 @@
 """`dalle2 bench sample`: programs of every stage, figures that agree, the peer."""
 
+import importlib
 import json
 
 import jax
@@ -57,6 +58,7 @@ def test_figures_of_stages_agree(tiny, capsys):
 @pytest.mark.slow
 def test_diffusers_draws_with_the_same_weights(tiny, capsys):
     pytest.importorskip("diffusers")
+    importlib.import_module("torchvision_names")
     assert main([*tiny, "--rounds", "1", "--peer", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     for row in (*found["stages"], found):
