@@ -162,13 +162,14 @@ def noised():
 
 
 def noised_small():
-    """The quickstart's, for a model directory that has a tokenizer."""
+    """For the quickstart's decoder of 16 px and a model directory with a tokenizer."""
     config = small()
     config.stage = "noised_clip"
     config.noise = {"schedule": "cosine", "steps": 1000}
-    image = {"size": 32, "patch": 8, "width": 64, "depth": 2, "heads": 4}
+    image = {"size": 16, "patch": 4, "width": 64, "depth": 2, "heads": 4}
     config.model.image = {**image, "activation": "gelu", "stem": "conv"}
     config.model.scale = 20.0
+    config.data.size = 32
     config.vocab = 0
     return config
 

@@ -166,13 +166,23 @@ def judged(model, way, asked, run):
 
 
 def seeing(model, stage):
-    """The component of a judge, which must see pictures of the decoder's size.
+    """The component of a judge, which must know the decoder's noise and picture size.
 
     Raises:
-        BadInput: it is not there, or its pictures have another size.
+        BadInput: it is not there, or its pictures or their noise are others.
     """
     need(model, stage)
     part = getattr(model, stage)
+    if part.noise is not None:
+        theirs, ours = (
+            f"{noise.schedule} noise of {noise.steps} steps"
+            for noise in (part.noise, model.decoder.noise)
+        )
+        if theirs != ours:
+            raise BadInput(
+                f"the {stage} was trained with {theirs}, the decoder with {ours}; "
+                "their t mean different noise, train one for this decoder."
+            )
     size = getattr(part.cfg, "image", part.cfg).size
     if size != model.decoder.cfg.size:
         raise BadInput(

@@ -75,7 +75,8 @@ __all__ = [  # a model, its samples, and the stages they are made of
 class Request(NamedTuple):
     """What is wanted of n samples.
 
-    captions: n strings. decoder_captions: n others for the decoder; None = the same.
+    captions: n strings, which a noise-aware CLIP guides to as well. decoder_captions: n
+    others that the decoder is told; None = the same.
     labels: n whole numbers, for guidance by a classifier. first: number of the first
     sample, from which on they are keyed.
     """
@@ -244,7 +245,7 @@ def read(model, wish, z_image=None):
     encode, context = model.tokenizer.encode, model.clip.cfg.text.context
     told, guide = wish.decoder_captions, None
     if model.noised_clip is not None:
-        guide = encode(told or wish.captions, model.noised_clip.cfg.text.context)
+        guide = encode(wish.captions, model.noised_clip.cfg.text.context)
     return Asked(
         tokens=encode(wish.captions, context),
         blank=encode([""], context),

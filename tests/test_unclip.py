@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from dalle2_jax import cascade
 from dalle2_jax.cli import sample
 from dalle2_jax.cli.main import main
+from dalle2_jax.cli.overrides import load_run
 from dalle2_jax.cli.ways import FIELDS, JUDGES, changed_ways
 from dalle2_jax.clip.contrastive import ClipConfig
 from dalle2_jax.clip.image import ImageTowerConfig
@@ -488,6 +489,36 @@ def test_judges_are_heard_sample_by_sample(folder, tmp_path, capsys):
     assert (facts["clip_guidance"], facts["label"], facts["seed"]) == (2.0, 2, 0)
     assert main([*base, *both[:4]]) == 2
     assert "needs a class; give --label N" in capsys.readouterr().err
+
+
+def test_a_noise_aware_clip_guides_to_the_caption_whatever_the_decoder_is_told(
+    folder, tmp_path
+):
+    model = load(grown(folder, tmp_path / "model"))._replace(upsampler=None)
+    how = {"decoder": Sampling("3", clip=1.0, clip_guidance=500.0)}
+    made = []
+    for caption in CAPTIONS[:2]:  # the same z_i, the same words for the decoder
+        request, z = Request([caption], decoder_captions=[""]), np.ones((1, 16)) / 4
+        given = {"how": how, "route": "image", "z_image": z.astype("f")}
+        made.append(pictures(model, request, 1, **given))
+    assert not np.array_equal(*made)
+
+
+def test_a_judge_of_other_noise_is_refused(folder, tmp_path):
+    model = load(grown(folder, tmp_path / "model"))
+    how = {"decoder": Sampling("3", clip_guidance=1.0)}
+    judge = model.noised_clip._replace(noise=Noise("linear"))
+    with pytest.raises(BadInput, match="trained with linear noise of 1000 steps"):
+        pictures(model._replace(noised_clip=judge), CAPTIONS[:1], 1, how=how)
+
+
+def test_the_noised_clip_for_the_quickstart_sees_what_its_decoder_draws():
+    judge = load_run("configs/clip.py:noised_small")
+    for variant in ("small", "small_paper", "pairs", "pairs_paper", "emoji"):
+        decoder = load_run(f"configs/decoder_64.py:{variant}")
+        assert judge.model.image.size == decoder.model.size
+        for name in ("schedule", "steps"):
+            assert getattr(judge.noise, name) == getattr(decoder.noise, name)
 
 
 def test_every_field_of_sampling_has_a_flag(folder, tmp_path):

@@ -28,7 +28,7 @@ FIELDS = {  # flag: field of Sampling, how its values are read, help
     "percentile": ("percentile", float, "of z_i . z_t, autoregressive prior"),
 }
 JUDGES = {  # flag: help
-    "clip_guidance": "strength of the gradient of a noise-aware CLIP (GLIDE)",
+    "clip_guidance": "strength of a noise-aware CLIP's gradient to the caption (GLIDE)",
     "classifier_guidance": "strength of a classifier's gradient (ADM), with --label",
 }
 
