@@ -67,7 +67,7 @@ RUNS = {  # stage: other fields
 # %%
 from dalle2_jax.cli.overrides import load_run
 
-steps, batch = (4, 8) if FAST else (1500, 32)
+steps, batch = (4, 8) if FAST else (600, 32)
 usual = [f"steps={steps}", f"batch={batch}", "optim.rate=2e-3", "optim.warmup=0"]
 usual += ["optim.ema=0.0", "data.size=16", "data.context=20", "data.group=1"]
 
