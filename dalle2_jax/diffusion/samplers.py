@@ -166,7 +166,9 @@ def sample(step, denoise, x_T, rows, keys):
 def dpm_solver(denoise, x_T, rows):
     """DPM-Solver++ (2M), Lu et al. (2022b), algorithm 2, on x_0; it draws no noise.
 
-    x_T [b, ...]; rows of NumPy arrays. The first step and the last are of first order.
+    x_T [b, ...]; rows of NumPy arrays, best spaced as "logsnr20". The first step and
+    the last are of first order, and so are those more than twice as long as the one
+    before, in log SNR: there the second order would magnify what differs between them.
     """
     with np.errstate(divide="ignore"):
         before, after = (
@@ -176,6 +178,7 @@ def dpm_solver(denoise, x_T, rows):
     h = (after - before) / 2  # of lambda, half the log of signal over noise
     old = np.zeros_like(h)  # weight of the step before in the difference of x_0
     old[1:-1] = h[1:-1] / (2 * h[:-2])
+    old[old > 1] = 0
     keep = np.sqrt(rows.rest_next / rows.rest)
     new = np.sqrt(rows.ab_next) * -np.expm1(-h)
     weights = [jnp.asarray(w, jnp.float32) for w in (keep, new, old)]

@@ -289,10 +289,11 @@ def test_dpm_solver_follows_the_flow_of_ddim_in_fewer_steps():
     assert errors[0] < 0.02 and errors[0] < errors[1] / 3
 
 
-def test_dpm_solver_draws_from_a_normal_distribution():
+@pytest.mark.parametrize("steps", ["logsnr40", "25"])  # the last of 25 leaps to 0
+def test_dpm_solver_draws_from_a_normal_distribution(steps):
     keys = jax.random.split(jax.random.key(3), 4096)
     x_T = samplers.initial_noise(keys, (8,))
-    x = samplers.dpm_solver(NORMAL, x_T, rows("cosine", 1000, "logsnr40"))
+    x = samplers.dpm_solver(NORMAL, x_T, rows("cosine", 1000, steps))
     np.testing.assert_allclose(x.mean(), MEAN, atol=0.02)
     np.testing.assert_allclose(x.std(), STD, rtol=0.03)
 
