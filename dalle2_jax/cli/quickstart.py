@@ -221,7 +221,7 @@ def probe_clip(plan, say):
     Good retrieval can hide an embedding without shape; a linear probe cannot be fooled.
     """
     from dalle2_jax.components import load_component
-    from dalle2_jax.evaluate.world_probe import probe_world
+    from dalle2_jax.evaluate.linear_probe import probe_world
 
     few = max(min(plan.captions * 5, 1000), 50)
     clip = load_component(plan.folder / "model", "clip")

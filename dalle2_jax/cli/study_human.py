@@ -148,7 +148,7 @@ def _folders(args):
     """As `_drawn`, of two folders of `dalle2 sample`; captions that both have."""
     from dalle2_jax import __version__
     from dalle2_jax.errors import BadInput
-    from dalle2_jax.evaluate.drawn import read_folder
+    from dalle2_jax.evaluate.human_pairs import read_folder
 
     count = _count(args)
     first, second = (read_folder(folder) for folder in args.pictures)

@@ -64,13 +64,14 @@ def study(args):
     scales, prior_scales, seeds = grid_of(args)
     model, how, asked = opened(args)
     from dalle2_jax.cli.progress import Progress
+    from dalle2_jax.evaluate.attributes import READABLE
     from dalle2_jax.evaluate.sweep import over_seeds, settings, sweep
     from dalle2_jax.evaluate.yardstick import yardstick
 
     probe, about = _probe(args, model)
     measure = yardstick(model, asked, extractor_of(args), probe)
     metrics = METRICS[args.study]
-    if asked.world in ("simple", "pairs"):
+    if asked.world in READABLE:
         metrics += ("all_right",)
     chosen, found = settings(routes_of_flag(args, model), scales, prior_scales), []
     with Progress([("settings", len(chosen) * len(seeds))]) as progress:
@@ -138,7 +139,7 @@ def _probe(args, model):
     if args.study != "aesthetic":
         return None, {}
     from dalle2_jax.evaluate.aesthetics import load, save
-    from dalle2_jax.evaluate.rated import fit_ratings
+    from dalle2_jax.evaluate.ratings import fit_ratings
 
     if args.probe:
         return load(args.probe), {"probe": {"file": args.probe.name}}

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-FEW = 10_000  # pictures below which a distance only compares with its like
-
 
 def add_common(parser, n=200):
     """The flags of every study that draws pictures."""
@@ -104,6 +102,8 @@ def print_table(columns, rows, notes=()):
 
 def space_note(measure):
     """One line on the space of distances, and on how many pictures there are."""
+    from dalle2_jax.evaluate.protocol import FEW
+
     extractor, n = measure.extractor, len(measure.wanted.images)
     own = " (the model's own)" if extractor is measure.clip else ""
     few = f"; {n} pictures: compare only with as many" if n < FEW else ""

@@ -10,6 +10,8 @@ import numpy as np
 
 from dalle2_jax.convert.containers import read
 from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.clip_score import unit
+from dalle2_jax.evaluate.pictures import arrays_of
 
 STRENGTHS = 10.0 ** np.arange(-4, 5)  # of the ridge, times n; the best one is taken
 LAYER = ("weight", "bias")
@@ -34,7 +36,7 @@ def predict(probe, z_image):
             f"the aesthetic probe is for embeddings of width {len(probe.weight)}, this "
             f"CLIP's have {width}; fit one on this CLIP."
         )
-    return _unit(z_image) @ probe.weight + probe.bias
+    return unit(z_image) @ probe.weight + probe.bias
 
 
 def fit(z_image, ratings):
@@ -50,7 +52,7 @@ def fit(z_image, ratings):
     Raises:
         BadInput: fewer than 3 ratings, or all are the same.
     """
-    x, y = _unit(z_image), np.asarray(ratings, np.float64)
+    x, y = unit(z_image), np.asarray(ratings, np.float64)
     if len(y) < 3 or np.ptp(y) == 0:
         raise BadInput("an aesthetic probe needs 3 or more ratings that differ.")
     mean, middle = x.mean(0), y.mean()
@@ -76,7 +78,7 @@ def load(path):
     Raises:
         BadInput: it holds anything else.
     """
-    held = _npz(path) if str(path).endswith(".npz") else read(path)
+    held = arrays_of(path) if str(path).endswith(".npz") else read(path)
     found = [np.asarray(held[n]) for n in LAYER if n in held]
     if len(found) < 2 or found[0].size != found[0].shape[-1] or found[1].size != 1:
         raise BadInput(
@@ -90,16 +92,3 @@ def load(path):
 def save(path, probe):
     """Writes an Aesthetic as .npz, which `load` reads."""
     np.savez(path, weight=probe.weight[None], bias=np.array([probe.bias]))
-
-
-def _unit(z):
-    z = np.asarray(z, np.float64)
-    return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-
-
-def _npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            return dict(held)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{path} is no readable .npz file ({error}).") from error

@@ -34,6 +34,12 @@ def clip_score(z_image, z_text):
     return float(np.mean(np.sum(z_image * z_text, axis=-1) / lengths))
 
 
+def unit(z):
+    """Rows of z [n, d] at length 1, in float64; a row of zeros stays as it is."""
+    z = np.asarray(z, np.float64)
+    return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
+
+
 def rerank(model, pictures, captions, n, keep):
     """Of each caption's n pictures the `keep` that CLIP finds closest to it.
 

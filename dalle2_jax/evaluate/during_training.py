@@ -1,8 +1,6 @@
 """What a training run is told of its pictures now and then (train/judged.py)."""
 
-import numpy as np
-
-from dalle2_jax.evaluate.clip_score import clip_score
+from dalle2_jax.evaluate.clip_score import clip_score, unit
 from dalle2_jax.evaluate.frechet import frechet_distance, moments
 
 
@@ -16,15 +14,10 @@ def judge(z, z_real, z_text):
     Returns:
         {"frechet_clip", "clip_score", "clip_score_real", "cosine_to_real"}.
     """
-    z, z_real, z_text = (_unit(x) for x in (z, z_real, z_text))
+    z, z_real, z_text = (unit(x) for x in (z, z_real, z_text))
     return {
         "frechet_clip": frechet_distance(moments(z), moments(z_real)),
         "clip_score": clip_score(z, z_text),
         "clip_score_real": clip_score(z_real, z_text),
         "cosine_to_real": clip_score(z, z_real),
     }
-
-
-def _unit(z):
-    z = np.asarray(z, np.float64)
-    return z / np.linalg.norm(z, axis=-1, keepdims=True)

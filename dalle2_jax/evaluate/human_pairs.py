@@ -6,10 +6,12 @@ neither is better, each side gets half a vote.
 """
 
 import csv
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from dalle2_jax.errors import BadInput
 
@@ -54,6 +56,31 @@ def make_pairs(captions, questions=tuple(QUESTIONS), seed=0):
             for i, (caption, swapped) in enumerate(zip(captions, sides))
         ]
     return pairs
+
+
+def read_folder(folder):
+    """{caption: [uint8 [y, x, 3]]} of a folder that `dalle2 sample` wrote.
+
+    Pictures that do not say what they were drawn for are left out.
+
+    Raises:
+        BadInput: there are none, or one cannot be read.
+    """
+    found = {}
+    for path in sorted(Path(folder).glob("*.png")):
+        try:
+            with Image.open(path) as image:
+                facts = json.loads(image.info.get("dalle2", "{}"))
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, UnidentifiedImageError) as error:
+            raise BadInput(
+                f"{path} cannot be read ({error}); draw it again."
+            ) from error
+        if "caption" in facts:
+            found.setdefault(facts["caption"], []).append(pixels)
+    if not found:
+        raise BadInput(f"{folder} holds no picture of `dalle2 sample` with a caption.")
+    return found
 
 
 def write_template(path, pairs):

@@ -1,6 +1,7 @@
-"""Maximum mean discrepancy, and the kernel distance of Inception features (KID).
+"""Maximum mean discrepancies: KID of Inception features, CMMD of CLIP embeddings.
 
-Bińkowski et al. 2018: no bias in the number of samples, unlike a Fréchet distance.
+KID (Bińkowski et al. 2018) has no bias in the number of samples, unlike a Fréchet
+distance; CMMD (Jayasumana et al. 2024) keeps it, as its published numbers do.
 """
 
 import numpy as np
@@ -72,6 +73,21 @@ def kid(x, y, subsets=100, size=1000, seed=2020):
     return float(np.mean(found)), float(np.std(found))
 
 
+def cmmd(x, y, sigma=10.0, scale=1000.0):
+    """scale * the biased MMD^2 of unit embeddings under a Gaussian kernel.
+
+    Args:
+        x, y: embeddings [n, d] and [m, d]; they are normalised here.
+        sigma: width of the kernel.
+        scale: the published numbers are in thousandths.
+
+    Raises:
+        BadInput: embeddings that cannot be compared, or of length 0.
+    """
+    x, y = (_directions(z) for z in feature_pair(x, y))
+    return scale * mmd2(rbf(sigma), x, y, biased=True)
+
+
 def _mean_within(kernel, x, biased):
     """Mean of the kernel over pairs of one set."""
     n, total = len(x), 0.0
@@ -79,3 +95,10 @@ def _mean_within(kernel, x, biased):
         block = kernel(x[i : i + ROWS], x)
         total += block.sum() - (0 if biased else np.trace(block, offset=i))
     return total / (n * n if biased else n * (n - 1))
+
+
+def _directions(z):
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    if not length.all():
+        raise BadInput("an embedding is all zeros; CMMD needs a direction of each.")
+    return z / length

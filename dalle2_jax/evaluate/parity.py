@@ -13,11 +13,10 @@ from dalle2_jax.convert import parity
 from dalle2_jax.convert.inception import inception_table
 from dalle2_jax.convert.rename import import_params
 from dalle2_jax.errors import BadInput
-from dalle2_jax.evaluate.cmmd import cmmd
 from dalle2_jax.evaluate.frechet import frechet_distance, moments
 from dalle2_jax.evaluate.inception import SCALES, digest, inception_shapes
 from dalle2_jax.evaluate.inception_network import SIZE, InceptionNetwork, conv_names
-from dalle2_jax.evaluate.kernel import cubic, mmd2, rbf
+from dalle2_jax.evaluate.kernel import cmmd, cubic, mmd2, rbf
 from dalle2_jax.evaluate.resize import legacy_tf
 
 TAPS = {  # name in the file -> field of Taps

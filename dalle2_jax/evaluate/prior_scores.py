@@ -8,7 +8,7 @@ set's own z_i are to them, neither more nor less).
 import numpy as np
 
 from dalle2_jax.errors import BadInput
-from dalle2_jax.evaluate.clip_score import text_features
+from dalle2_jax.evaluate.clip_score import text_features, unit
 from dalle2_jax.manipulate.latent import imagine
 from dalle2_jax.unclip import sample_keys
 
@@ -50,7 +50,7 @@ def prior_scores(z_prior, z_image, z_text, captions=None):
     Raises:
         BadInput: no two rows have different captions.
     """
-    z_prior, z_image, z_text = map(_unit, (z_prior, z_image, z_text))
+    z_prior, z_image, z_text = map(unit, (z_prior, z_image, z_text))
     others = _unrelated(z_text, captions)
     rows = {
         "to_image": z_prior * z_image,
@@ -94,11 +94,6 @@ def mean_and_error(values):
     """Mean of [n] numbers, and its standard error (0 where n is 1)."""
     spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
     return float(np.mean(values)), float(spread / np.sqrt(len(values)))
-
-
-def _unit(z):
-    z = np.asarray(z, np.float64)
-    return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
 
 
 def _unrelated(z_text, captions):

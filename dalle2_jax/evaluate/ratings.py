@@ -1,4 +1,6 @@
-"""Tables of rated pictures or embeddings: csv, parquet, npy, npz, and AVA's own list.
+"""From tables of rated pictures to an aesthetic probe on a CLIP (unCLIP App. A).
+
+Tables are csv, parquet, npy, npz, and AVA's own list.
 
 A csv or parquet file has a column `rating` and a column `image` (paths, relative to
 the file) or `embedding` (lists of numbers). npy: [n, clip + 1], the rating last; npz:
@@ -15,10 +17,14 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.aesthetics import fit, predict
+from dalle2_jax.evaluate.features import clip_extractor, extract
+from dalle2_jax.manipulate.reading import read_picture
 
 RATINGS = ("rating", "mean_rating", "score", "MOS")  # columns, the first there is
 IMAGES = ("image", "path", "file", "image_path")
 EMBEDDINGS = ("embedding", "emb")
+CHUNK = 256  # pictures in memory at a time
 
 
 class Ratings(NamedTuple):
@@ -55,6 +61,37 @@ def read_ratings(path, images=None):
     if len(wrong):
         raise BadInput(f"{path}: row {wrong[0]} has no finite rating; mend or drop it.")
     return found
+
+
+def fit_ratings(clip, path, images=None):
+    """An aesthetic probe on the ratings of a file.
+
+    Args:
+        clip: Component of CLIP.
+        path, images: as of `read_ratings`.
+
+    Returns:
+        (Aesthetic, R^2 of left-out ratings, number of ratings).
+
+    Raises:
+        BadInput: the file or a picture cannot be read, or embeddings are of another
+            CLIP's width.
+    """
+    found = read_ratings(path, images)
+    z = found.embeddings if found.paths is None else _encode(clip, found.paths)
+    probe, share = fit(z, found.rating)
+    predict(probe, np.zeros((1, clip.cfg.clip)))
+    return probe, share, len(found.rating)
+
+
+def _encode(clip, paths):
+    """z_i [n, clip] of picture files."""
+    function, side = clip_extractor(clip).function, clip.cfg.image.size
+    parts = []
+    for first in range(0, len(paths), CHUNK):
+        some = [read_picture(path, side) for path in paths[first : first + CHUNK]]
+        parts.append(extract(function, np.stack(some))["pool"])
+    return np.concatenate(parts)
 
 
 def _table(path, images):

@@ -3,14 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.clip_score import clip_score
-from dalle2_jax.evaluate.cmmd import cmmd
 from dalle2_jax.evaluate.frechet import frechet_distance
 from dalle2_jax.evaluate.inception_score import inception_score
-from dalle2_jax.evaluate.kernel import kid
+from dalle2_jax.evaluate.kernel import cmmd, kid
 from dalle2_jax.evaluate.neighbours import density_coverage, precision_recall
 from dalle2_jax.evaluate.statistics import moments_of
 
@@ -63,8 +60,7 @@ def _cmmd(samples, reference, z_text):
 
 
 def _clip_score(samples, reference, z_text):
-    z_image = samples.features["pool"]
-    return clip_score(_unit(z_image), _unit(z_text)), None
+    return clip_score(samples.features["pool"], z_text), None
 
 
 SCORES = {
@@ -147,7 +143,3 @@ def details(name, samples, reference=None):
         "cmmd": {"sigma": 10.0, "scale": 1000.0},
         "clip_score": {"scale": 1.0},
     }.get(name, {})
-
-
-def _unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)

@@ -4,10 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dalle2_jax.data.read_shapes import read
-from dalle2_jax.data.score_shapes import score
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.aesthetics import predict
+from dalle2_jax.evaluate.attributes import accuracy
 from dalle2_jax.evaluate.clip_score import clip_score, text_features
 from dalle2_jax.evaluate.features import Extractor, clip_extractor, extract
 from dalle2_jax.evaluate.frechet import frechet_distance, moments
@@ -87,7 +86,7 @@ def _aesthetic(measure, seen):
 
 def _all_right(measure, seen):
     asked = measure.wanted
-    return float(score(asked.specs, read(seen.pictures, asked.world))["all"].mean())
+    return accuracy(asked.specs, asked.world, seen.pictures)["accuracy"]["all"]
 
 
 OWN_CLIP = ("clip_score", "aesthetic", "r_precision", "retrieval", "cosine")

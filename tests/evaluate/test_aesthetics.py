@@ -50,6 +50,10 @@ def test_a_probe_is_read_from_every_kind_of_file(tmp_path):
     np.savez(tmp_path / "other.npz", weight=np.ones((2, 8)), bias=np.ones(2))
     with pytest.raises(BadInput, match="no aesthetic probe"):
         load(tmp_path / "other.npz")
+    cut = (tmp_path / "probe.npz").read_bytes()[:-40]
+    (tmp_path / "cut.npz").write_bytes(cut)
+    with pytest.raises(BadInput, match="cut.npz is no .npz file of plain arrays"):
+        load(tmp_path / "cut.npz")
     with pytest.raises(BadInput, match="width 8, this CLIP's have 5"):
         predict(probe, np.ones((2, 5)))
     with pytest.raises(BadInput, match="3 or more ratings that differ"):

@@ -8,8 +8,8 @@ from small_model import save_small_model
 from dalle2_jax.components import Component, initial_params
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.aesthetics import Aesthetic
-from dalle2_jax.evaluate.drawn import read_folder
 from dalle2_jax.evaluate.frechet import frechet_distance, moments
+from dalle2_jax.evaluate.human_pairs import read_folder
 from dalle2_jax.evaluate.prior_importance import (
     clip_retrieval,
     cosines,
@@ -17,7 +17,7 @@ from dalle2_jax.evaluate.prior_importance import (
     frechet_error,
     prior_importance,
 )
-from dalle2_jax.evaluate.rated import fit_ratings
+from dalle2_jax.evaluate.ratings import fit_ratings
 from dalle2_jax.evaluate.routes import NAMED, SECOND, embedding, pictures, routes_of
 from dalle2_jax.evaluate.sweep import Setting, guided_by, over_seeds, settings, sweep
 from dalle2_jax.evaluate.wanted import of_shards, of_world
