@@ -106,6 +106,11 @@ def check(args):
         raise BadInput("give --model DIR, which draws, or --samples, which are drawn.")
     if args.world and (args.samples or args.data or args.reference):
         raise BadInput("--world judges a --model alone; leave the other sets out.")
+    if args.world and (args.inception or args.features or args.clip or args.protocol):
+        raise BadInput(
+            "--world judges in the model's own CLIP; for other features use `dalle2 "
+            "study prior --world`."
+        )
     if args.model and not (args.world or args.data or args.captions):
         raise BadInput("give --data, --captions or --world: what --model is to draw.")
 
@@ -117,39 +122,25 @@ def judge_world(args):
     from dalle2_jax.components import write_json
 
     start_jax()
-    from dalle2_jax.data.write_shapes import evaluation_specs
-    from dalle2_jax.evaluate.prior_importance import judge_routes
+    from dalle2_jax.cli.study_routes import print_routes, reported
+    from dalle2_jax.cli.studying import notes_of
+    from dalle2_jax.evaluate.prior_importance import prior_importance
+    from dalle2_jax.evaluate.protocol import model_facts
+    from dalle2_jax.evaluate.wanted import of_world
+    from dalle2_jax.evaluate.yardstick import yardstick
     from dalle2_jax.unclip import load
 
-    model, n = load(args.model), args.n or 200
+    model = load(args.model)
     how = ways(model, args.steps, args.guidance)
-    count = 2 if args.world == "pairs" else None
-    wanted = evaluation_specs(args.world, n, args.seed, count=count)
-    found = judge_routes(model, wanted, args.world, args.seed, how)
-    scores = {route: judged.scores for route, judged in found.items()}
-    print_scores(scores)
-    protocol = {"model": args.model.name, "n": n, "seed": args.seed, "ema": True}
-    protocol |= {"features": "the model's own CLIP", "captions": args.world}
-    protocol |= {"sampling": {stage: str(way) for stage, way in how.items()}}
+    measure = yardstick(model, of_world(args.world, args.n or 200, args.seed))
+    judged = prior_importance(model, measure, args.seed, how)
+    scores = {route: found.scores for route, found in judged.items()}
+    drawn = model_facts(args.model, model, how, args.seed)
+    print_routes(scores, notes_of(measure, drawn))
+    found = {
+        route: reported(measure, of_one, drawn | {"route": route})
+        for route, of_one in scores.items()
+    }
     if args.out:
-        write_json(args.out, {"scores": scores, "protocol": protocol})
-
-
-def print_scores(scores):
-    """One row per route, one column per number."""
-    from rich.console import Console
-    from rich.table import Table
-
-    first = next(iter(scores.values()))
-    attributes = list(first.get("accuracy", {}))
-    others = [k for k in ("clip_score", "frechet_clip") if k in first]
-    table = Table("route", *attributes, *others, "n")
-    for route, found in scores.items():
-        shares = [f"{100 * found['accuracy'][a]:.1f}" for a in attributes]
-        table.add_row(
-            route, *shares, *(f"{found[k]:.4f}" for k in others), str(found["n"])
-        )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+        write_json(args.out, {"scores": found})
+        print(f"scores in {args.out}")

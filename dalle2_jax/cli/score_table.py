@@ -63,22 +63,30 @@ def _legend(scores):
     for found in scores:
         drawn = found["samples"]
         yield f"{drawn['sha256'][:KEY]}: pictures, {_origin(drawn)}"
-        for stage, way in drawn.get("sampling", {}).items():
-            yield (
-                f"  {stage}: {way['sampler']}, steps {way['steps']}, guidance "
-                f"{way['guidance']:g}; trained {drawn['trained_steps'][stage]} steps, "
-                f"EMA {drawn['ema'][stage]}"
-            )
+        yield from stage_lines(drawn)
         yield f"protocol: {found['protocol']}; dalle2_jax {found['version']}"
 
 
 def _origin(drawn):
     if "model" not in drawn:
         return drawn["name"]
-    return (
-        f"drawn by {drawn['model']} {drawn['model_sha256'][:KEY]}, seed "
-        f"{drawn['seed']}, captions {drawn['captions_sha256'][:KEY]}"
-    )
+    return f"{drawer(drawn)}, captions {drawn['captions_sha256'][:KEY]}"
+
+
+def drawer(drawn):
+    """Who drew samples, in words, of `protocol.model_facts`."""
+    model, key = drawn["model"], drawn["model_sha256"][:KEY]
+    return f"drawn by {model} {key}, seed {drawn['seed']}"
+
+
+def stage_lines(drawn):
+    """A line for each stage that drew, of `model_facts`; none for pictures as given."""
+    for stage, way in drawn.get("sampling", {}).items():
+        yield (
+            f"  {stage}: {way['sampler']}, steps {way['steps']}, guidance "
+            f"{way['guidance']:g}; trained {drawn['trained_steps'][stage]} steps, "
+            f"EMA {drawn['ema'][stage]}"
+        )
 
 
 def write_scores(path, scores, settings):

@@ -4,9 +4,9 @@ from dalle2_jax.cli.studying import (
     add_common,
     add_features,
     extractor_of,
+    notes_of,
     opened,
     print_table,
-    space_note,
     write_study,
 )
 
@@ -40,12 +40,12 @@ def prior_study(args):
     measure = yardstick(model, asked, extractor_of(args))
     judged = prior_importance(model, measure, args.seed, how)
     scores = {route: found.scores for route, found in judged.items()}
-    print_routes(scores, ["attributes in percent right", space_note(measure)])
+    drawn = model_facts(args.model, model, how, args.seed)
+    print_routes(scores, notes_of(measure, drawn))
     near = cosines(measure, judged)
     print_cosines(near)
     said = finding(scores, near["full_stack"]) if near else ""
     print(said)
-    drawn = model_facts(args.model, model, how, args.seed)
     rows = {
         route: reported(measure, found, drawn | {"route": route})
         for route, found in scores.items()
@@ -111,7 +111,7 @@ def with_errors(found, about):
 
 
 def print_routes(scores, notes=()):
-    """One row per route: attributes in percent, then the other scores."""
+    """One row per route: attributes in percent right, then the other scores."""
     from dalle2_jax.evaluate.routes import NAMED
 
     first = next(iter(scores.values()))
@@ -124,7 +124,8 @@ def print_routes(scores, notes=()):
         + [str(found["n"])]
         for route, found in scores.items()
     ]
-    print_table(["z_i from", *attributes, *others, "n"], rows, notes)
+    percent = ["attributes in percent right"] if attributes else []
+    print_table(["z_i from", *attributes, *others, "n"], rows, [*percent, *notes])
 
 
 def _told(found, name):
@@ -199,11 +200,10 @@ def clip_study(args):
     z = embedding(model, route, asked.captions, measure.z_real, args.seed, how)
     seen = see(measure, pictures(model, route, asked.captions, z, args.seed, how))
     share, _ = r_precision(seen.z_image, measure.z_text, asked.captions)
-    print_retrieval(real, share)
+    told = model_facts(args.model, model, how, args.seed)
+    print_retrieval(real, share, notes_of(measure, told))
     about = facts(measure, "retrieval")
-    drawn = facts(
-        measure, "r_precision", model_facts(args.model, model, how, args.seed)
-    )
+    drawn = facts(measure, "r_precision", told)
     found = {
         way: {str(k): number(value, about) for k, value in real[way].items()}
         for way in ("image_to_text", "text_to_image")
@@ -213,7 +213,7 @@ def clip_study(args):
     write_study(args, {"recall": found, "distractors": real["distractors"]})
 
 
-def print_retrieval(real, share):
+def print_retrieval(real, share, notes=()):
     """Recall both ways, then R-precision of real and of drawn pictures."""
     ways = {
         "image_to_text": "picture to caption",
@@ -223,8 +223,9 @@ def print_retrieval(real, share):
     rows = [
         [name, *(f"{real[way][k]:.3f}" for k in ranks)] for way, name in ways.items()
     ]
-    notes = [
+    said = (
         f"R-precision among {real['distractors']} other captions: real pictures "
         f"{real['r_precision']:.3f}, drawn ones {share:.3f}"
-    ]
-    print_table(["real pictures", *(f"recall@{k}" for k in ranks)], rows, notes)
+    )
+    columns = ["real pictures", *(f"recall@{k}" for k in ranks)]
+    print_table(columns, rows, [said, *notes])

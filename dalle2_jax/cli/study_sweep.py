@@ -6,10 +6,10 @@ from dalle2_jax.cli.studying import (
     add_common,
     add_features,
     extractor_of,
+    notes_of,
     numbers,
     opened,
     print_table,
-    space_note,
     write_study,
 )
 
@@ -65,6 +65,7 @@ def study(args):
     model, how, asked = opened(args)
     from dalle2_jax.cli.progress import Progress
     from dalle2_jax.evaluate.attributes import READABLE
+    from dalle2_jax.evaluate.protocol import model_facts
     from dalle2_jax.evaluate.sweep import over_seeds, settings, sweep
     from dalle2_jax.evaluate.yardstick import yardstick
 
@@ -80,8 +81,9 @@ def study(args):
             found.append(one)
             progress.show(len(found), {})
     rows = over_seeds(found)
-    notes = [space_note(measure), f"± one standard deviation over {len(seeds)} seeds"]
-    print_sweep(rows, metrics, notes[: 1 + (len(seeds) > 1)])
+    told = notes_of(measure, model_facts(args.model, model, how, args.seed))
+    bars = f"± one standard deviation over {len(seeds)} seeds from {args.seed}"
+    print_sweep(rows, metrics, [*told, *([bars] if len(seeds) > 1 else [])])
     write_study(args, {"rows": _json(args, model, measure, how, rows, seeds), **about})
     if args.out:
         from dalle2_jax.cli.plots import plot_sweep
@@ -94,8 +96,9 @@ def study(args):
 def title_of(measure, seeds):
     """What the numbers of a figure were measured on."""
     wanted, space = measure.wanted, measure.extractor
+    runs = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     return (
-        f"{wanted.facts['name']}; n = {len(wanted.images)}, {len(seeds)} seed(s); "
+        f"{wanted.facts['name']}; n = {len(wanted.images)}, {runs}; "
         f"features: {space.name}, resize: {space.resize}"
     )
 

@@ -97,7 +97,7 @@ def print_table(columns, rows, notes=()):
         console = Console(width=200)
     console.print(table)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 def space_note(measure):
@@ -111,6 +111,20 @@ def space_note(measure):
         f"distances in the space of {extractor.name}{own}, resize {extractor.resize}"
         f"{few}; CLIP score: raw cosine in the model's own CLIP"
     )
+
+
+def notes_of(measure, drawn):
+    """Lines under a table: space of distances, reference, what drew the samples.
+
+    measure: Yardstick; drawn: `model_facts`.
+    """
+    from dalle2_jax import __version__
+    from dalle2_jax.cli.score_table import KEY, drawer, stage_lines
+
+    real = measure.wanted.facts
+    against = f"{real['n']} real pictures, {real['name']}, {real['sha256'][:KEY]}"
+    who = f"{drawer(drawn)}; against {against}; dalle2_jax {__version__}"
+    return [space_note(measure), who, *stage_lines(drawn)]
 
 
 def write_study(args, found):

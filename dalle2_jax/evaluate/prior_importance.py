@@ -17,13 +17,11 @@ from dalle2_jax.evaluate.retrieval import r_precision, retrieval
 from dalle2_jax.evaluate.routes import (
     FROM_PRIOR,
     NAMED,
-    ROUTES,
     embedding,
     pictures,
     routes_of,
 )
-from dalle2_jax.evaluate.wanted import of_evaluation
-from dalle2_jax.evaluate.yardstick import NEIGHBOURS, see, yardstick
+from dalle2_jax.evaluate.yardstick import NEIGHBOURS, see
 
 GROUPS = 10  # of captions, that the jackknife leaves out in turn
 
@@ -37,12 +35,6 @@ class Judgement(NamedTuple):
     pictures: np.ndarray
     scores: dict
     z_given: np.ndarray | None = None
-
-
-def judge_routes(model, wanted, world, seed=0, how=None, routes=tuple(ROUTES)):
-    """`prior_importance` on an Evaluation of a world, in the model's own CLIP space."""
-    measure = yardstick(model, of_evaluation(wanted, world, f"world {world}"))
-    return prior_importance(model, measure, seed, how, routes)
 
 
 def prior_importance(model, measure, seed=0, how=None, routes=None):

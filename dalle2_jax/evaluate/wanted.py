@@ -32,13 +32,7 @@ def of_world(world, n, seed=0, held_out=True):
     count = OBJECTS.get(world)
     wanted = evaluation_specs(world, n, seed, held_out, count=count)
     pairs = "held-out" if held_out else "seen"
-    name = f"world {world}, {pairs} pairs, seed {seed}"
-    return of_evaluation(wanted, world, name)
-
-
-def of_evaluation(wanted, world, name):
-    """The Wanted of an Evaluation (specs, captions, images) of a world."""
-    facts = _facts(name, wanted.images)
+    facts = _facts(f"world {world}, {pairs} pairs, seed {seed}", wanted.images)
     return Wanted(wanted.captions, wanted.images, wanted.specs, world, facts)
 
 

@@ -119,4 +119,5 @@ def test_what_was_trained_can_be_used(folder):
     scores = ["evaluate", "--model", model, "--world", "simple", "--n", "2"]
     dalle2(folder, *scores, "--steps", "2/2/2", "--out", "scores.json")
     found = json.loads((folder / "scores.json").read_text())
-    assert found["scores"]["full_stack"]["n"] == 2 and found["protocol"]["ema"]
+    shown = found["scores"]["full_stack"]["accuracy"]["all"]
+    assert shown["n"] == 2 and shown["samples"]["ema"]["decoder"]

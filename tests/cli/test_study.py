@@ -34,9 +34,24 @@ def every_number(value):
             yield from every_number(part)
 
 
+def test_a_world_is_judged_with_how_every_number_was_measured(folder, tmp_path, capsys):
+    words = ["evaluate", "--model", str(folder), *SMALL]
+    assert main([*words, "--out", str(tmp_path / "a.json")]) == 0
+    said = capsys.readouterr().out
+    for told in ("drawn by", "against 5 real pictures", "steps 2, guidance", "EMA"):
+        assert told in said
+    numbers = list(every_number(json.loads((tmp_path / "a.json").read_text())))
+    assert len(numbers) > 40
+    for number in numbers:
+        assert number["samples"]["model_sha256"] and number["reference"]["sha256"]
+    assert main([*words, "--clip", str(folder)]) == 2
+    assert "for other features use" in capsys.readouterr().err
+
+
 def test_prior_and_clip(folder, tmp_path, capsys):
     found = study(folder, "prior", tmp_path)
-    assert "the paper" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the paper" in said and "steps 2, guidance" in said and "drawn by" in said
     assert set(found["routes"]) == {
         "full_stack",
         "text_embedding",
