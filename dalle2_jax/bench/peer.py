@@ -4,6 +4,7 @@ The loops are those of its pipeline: one call of the network and one of the sche
 step, guidance by a batch of twice the size.
 """
 
+import os
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ UNUSED = ("tokenizer", "image_encoder", "feature_extractor")
 
 def pipeline(model, folder, dtype="float32", compile_it=False):
     """What diffusers' pipeline is made of, with a model's own weights.
+
+    PyTorch is given as many threads as XLA takes by itself: `threads()`.
 
     Args:
         model: UnCLIP of Karlo's kind.
@@ -36,6 +39,7 @@ def pipeline(model, folder, dtype="float32", compile_it=False):
             "the comparison needs PyTorch and diffusers; install "
             "'dalle2_jax[test]', or leave --peer out."
         ) from error
+    torch.set_num_threads(threads())
     for stage in ("clip", "prior", "decoder", "upsampler", "upsampler_last"):
         part = getattr(model, stage)
         if part is not None:
@@ -52,12 +56,20 @@ def pipeline(model, folder, dtype="float32", compile_it=False):
     return pipe
 
 
+def threads():
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def parts_of(folder):
     """The networks and schedulers of an exported pipeline, by name."""
     import diffusers
     import transformers
     from diffusers.pipelines.deprecated.unclip import text_proj
 
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     homes = {"diffusers": diffusers, "transformers": transformers, "unclip": text_proj}
     index = read_json(folder / "model_index.json", "export it again")
     found = {}

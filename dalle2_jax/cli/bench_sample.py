@@ -79,6 +79,8 @@ def sample(args):
     start_jax()
     import jax
 
+    if args.peer and jax.default_backend() != "cpu":
+        raise BadInput("--peer compares on CPUs; set JAX_PLATFORMS=cpu.")
     from dalle2_jax.bench.programs import programs
     from dalle2_jax.cli.ways import changed_ways
 
@@ -90,8 +92,17 @@ def sample(args):
         found = timed(args, model, how, stages)
     whole = {"device": jax.devices()[0].device_kind, "dtype": args.dtype}
     whole |= {"batch": args.batch, "steps": {s: w.steps for s, w in how.items()}}
+    whole |= fairness(args) if args.peer else {}
     whole |= {"stages": found, **totals(found, args.batch)}
     print(json.dumps(whole, indent=1) if args.json else "\n".join(table(whole)))
+
+
+def fairness(args):
+    """How the two sides were compared."""
+    from dalle2_jax.bench.peer import threads
+
+    about = {"rounds": args.rounds, "threads": threads()}
+    return about | {"torch_compile": args.torch_compile}
 
 
 def model_of(args):
@@ -182,6 +193,12 @@ def table(whole):
     """Lines of text: the conditions, a row for each stage, and all of them."""
     steps = "/".join(str(value) for value in whole["steps"].values())
     yield f"{whole['dtype']}, batch {whole['batch']}, steps {steps}: {whole['device']}"
+    if "threads" in whole:
+        compiled = "compiled" if whole["torch_compile"] else "as they are"
+        yield (
+            f"diffusers' networks {compiled}; {whole['threads']} threads on both "
+            f"sides, {whole['rounds']} rounds in turns after one that is not counted"
+        )
     columns = COLUMNS | (TIMES if "seconds" in whole else {})
     columns |= PEER if "ratio" in whole else {}
     yield " | ".join(columns)

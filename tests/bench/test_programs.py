@@ -6,6 +6,7 @@ import json
 import jax
 import pytest
 
+from dalle2_jax.bench.peer import threads
 from dalle2_jax.bench.programs import Taken, rounds
 from dalle2_jax.cli import bench_sample
 from dalle2_jax.cli.main import main
@@ -59,11 +60,17 @@ def test_figures_of_stages_agree(tiny, capsys):
 def test_diffusers_draws_with_the_same_weights(tiny, capsys):
     pytest.importorskip("diffusers")
     importlib.import_module("torchvision_names")
+    import torch
+
+    torch.set_num_threads(1)
     assert main([*tiny, "--rounds", "1", "--peer", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     for row in (*found["stages"], found):
         assert row["ratio"] == pytest.approx(row["peer_seconds"] / row["seconds"])
     assert len(found["stages"]) == 4
+    assert torch.get_num_threads() == found["threads"] == threads()
+    said = f"{threads()} threads on both sides, 1 rounds in turns"
+    assert said in "\n".join(bench_sample.table(found))
 
 
 def test_ratios_say_how_many_times_as_long_the_peer_takes():
