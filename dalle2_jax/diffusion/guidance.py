@@ -55,14 +55,18 @@ def guided(
     return model2
 
 
-def classifier_guided(denoise, gradient):
-    """ADM algorithm 2, for `ddim`: eps less sqrt(1 - ab) * gradient(x, t)."""
+def classifier_guided(denoise, gradient, bound=lambda x_0: x_0):
+    """ADM algorithm 2, for `ddim`: eps less sqrt(1 - ab) * gradient(x, t).
+
+    bound: what x_0 is then put through. ADM has none; but at the first steps of the
+    cosine schedule, where sqrt(ab) is 5e-5, the least push throws x_0 out of all range.
+    """
 
     def guided_denoise(x, row):
         x_0, variance = denoise(x, row)
         push = jnp.sqrt(row.rest) * gradient(x, _times(row, x))
         eps = eps_of(x, x_0, row.now) - push
-        return Prediction(x_0_of(x, eps, row.now), variance)
+        return Prediction(bound(x_0_of(x, eps, row.now)), variance)
 
     return guided_denoise
 

@@ -1,12 +1,20 @@
 """A stage's whole walk from x_T to x_0, how it is made, and the keys of its samples."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
 from dalle2_jax.diffusion.guidance import classifier_ddpm, classifier_guided
-from dalle2_jax.diffusion.samplers import ddim, ddpm, denoiser, dpm_solver, sample
+from dalle2_jax.diffusion.samplers import (
+    bounded,
+    ddim,
+    ddpm,
+    denoiser,
+    dpm_solver,
+    sample,
+)
 from dalle2_jax.diffusion.schedule import analytic_rows, rows
 from dalle2_jax.errors import BadInput
 
@@ -40,6 +48,9 @@ class Sampling:
     def __post_init__(self):
         known = self.sampler in SAMPLERS
         assert known, f"sampler must be one of {', '.join(SAMPLERS)}"
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise BadInput(f"{name} is {value}; take a finite number.")
         assert 0 <= self.threshold <= 1, "threshold must lie in 0 to 1"
         assert self.clip or not self.threshold, "threshold needs clip, its least bound"
         low, high = self.interval
@@ -61,7 +72,8 @@ def walk(model, noise, how, x, keys, last=None, gradient=None):
         keys: [b], one per sample.
         last: another model, which takes the last row alone, or None.
         gradient: gradient(x, t), scaled, that pushes every step: of ddim and dpm by
-            eps, of the others by the mean (ADM algorithms 2 and 1); None = nothing.
+            eps, x_0 being bounded again, of the others by the mean (ADM algorithms 2
+            and 1); None = nothing.
 
     Raises:
         BadInput: the steps do not fit the schedule, or the sampler is "analytic" and
@@ -70,13 +82,17 @@ def walk(model, noise, how, x, keys, last=None, gradient=None):
     table = rows(noise.schedule, noise.steps, how.steps)
     if how.sampler == "analytic":
         table = analytic_rows(table, noise.eps_square, noise.steps)
+
+    def bound(x_0):
+        return bounded(x_0, how.clip or None, how.threshold)
+
     parts = [(model, slice(None))]
     if last is not None:
         parts = [(model, slice(-1)), (last, slice(-1, None))]
     for network, part in parts:
         denoise = denoiser(network, noise, how.clip or None, how.threshold)
         if gradient is not None and how.sampler in BY_EPS:
-            denoise = classifier_guided(denoise, gradient)
+            denoise = classifier_guided(denoise, gradient, bound)
         some = jax.tree.map(lambda column, part=part: column[part], table)
         if how.sampler == "dpm":
             x = dpm_solver(denoise, x, some)

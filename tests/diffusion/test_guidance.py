@@ -141,6 +141,24 @@ def test_a_walk_of_any_sampler_is_tilted_by_a_gradient(sampler):
     np.testing.assert_allclose(x.var(), 1.0, atol=0.06)
 
 
+def test_the_push_of_a_gradient_leaves_x_0_within_its_bound():
+    """Where sqrt(ab) is 5e-5 the least push would; few steps then never come back."""
+    keys = jax.random.split(jax.random.key(7), 64)
+    x_T, seen = samplers.initial_noise(keys, (8,)), []
+
+    def gradient(x, t):
+        jax.debug.callback(lambda size: seen.append(float(size)), jnp.abs(x).max())
+        return 0.1 * jnp.ones_like(x)
+
+    def model(x, t):
+        return shifted(x, t, jnp.zeros((len(x), 1)))
+
+    how = Sampling(steps="10", sampler="ddim", eta=0.0, clip=1.0)
+    x = whole_walk(model, Noise(), how, x_T, keys, gradient=gradient)
+    jax.effects_barrier()
+    assert max(seen) < 6 and float(jnp.abs(x).max()) <= 1 and float(x.std()) > 0.3
+
+
 def test_guidance_acts_within_its_interval_alone():
     out = guidance.guided(Model(), COND, NULL, 3.0, interval=(5, 50))(X, TIME)
     always = guidance.guided(Model(), COND, NULL, 3.0)(X, TIME)
