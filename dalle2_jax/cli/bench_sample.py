@@ -98,10 +98,12 @@ def sample(args):
 
 
 def fairness(args):
-    """How the two sides were compared."""
+    """How the two sides were compared; load: of the machine, in processes (1 min)."""
+    import os
+
     from dalle2_jax.bench.peer import threads
 
-    about = {"rounds": args.rounds, "threads": threads()}
+    about = {"rounds": args.rounds, "threads": threads(), "load": os.getloadavg()[0]}
     return about | {"torch_compile": args.torch_compile}
 
 
@@ -197,7 +199,8 @@ def table(whole):
         compiled = "compiled" if whole["torch_compile"] else "as they are"
         yield (
             f"diffusers' networks {compiled}; {whole['threads']} threads on both "
-            f"sides, {whole['rounds']} rounds in turns after one that is not counted"
+            f"sides, {whole['rounds']} rounds in turns after one that is not counted; "
+            f"load average {whole['load']:.1f}"
         )
     columns = COLUMNS | (TIMES if "seconds" in whole else {})
     columns |= PEER if "ratio" in whole else {}
