@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+KINDS = (str, int, float, Path)  # of flags that a picture's provenance names
+
 
 def add_common(parser, pictures=1):
     """Flags of every such verb; pictures: how many files it takes, or "+" or None."""
@@ -58,6 +60,17 @@ def drawing(args, model):
     return {"decoder": changed(how, args.steps, args.guidance)}
 
 
+def facts_of(args):
+    """The flags of a verb, JSON-able: files by their names alone, no folders."""
+    facts = {}
+    for flag, value in vars(args).items():
+        many = value if isinstance(value, list) else [value]
+        if flag != "out" and many and all(isinstance(x, KINDS) for x in many):
+            many = [x.name if isinstance(x, Path) else x for x in many]
+            facts[flag] = many if isinstance(value, list) else many[0]
+    return facts
+
+
 def finish(args, pictures, labels, columns=None):
     """Writes NNNNN.png and grid.png, with their provenance, and says where.
 
@@ -73,8 +86,7 @@ def finish(args, pictures, labels, columns=None):
         x if x.dtype == np.uint8 else to_uint8(x) for x in map(np.asarray, pictures)
     ]
     args.out.mkdir(parents=True, exist_ok=True)
-    facts = {"verb": args.verb, "model": args.model.name, "seed": args.seed}
-    facts |= {"images": [path.name for path in getattr(args, "images", ())]}
+    facts = facts_of(args)
     for index, (picture, label) in enumerate(zip(pictures, labels)):
         about = facts | {"label": label, "sample": index}
         save_picture(args.out / f"{index:05d}.png", picture, about)

@@ -41,20 +41,16 @@ def run(args):
     model, image = opened(args)
     import numpy as np
 
-    from dalle2_jax.manipulate.inpaint import inpaint, mask_of, outpaint_canvas
+    from dalle2_jax.manipulate.inpaint import edits, mask_of, outpaint_canvas
     from dalle2_jax.manipulate.reading import read_mask
 
-    side, shown = image.shape[1], [np.asarray(image)]
-    captions = args.caption or [None]
-    for number in range(max(len(masks), 1)):
-        if masks:
-            known = mask_of(read_mask(masks[number], args.images[0], side))
-        else:
-            image, known = outpaint_canvas(image, args.around)
-        words = captions[number % len(captions)]
-        ways, seed = drawing(args, model), args.seed + number
-        words = [words] if words else None
-        image = inpaint(model, image, known, words, args.resample, seed, ways)
-        shown.append(np.asarray(image))
-    labels = ["given", *(captions[i % len(captions)] or "" for i in range(len(shown)))]
+    shown, side, captions = [image], image.shape[1], args.caption or [None]
+    if masks:
+        known = [mask_of(read_mask(path, args.images[0], side)) for path in masks]
+    else:
+        image, *known = outpaint_canvas(image, args.around)
+    captions = captions * (len(known) // len(captions))
+    again = args.resample, args.seed, drawing(args, model)
+    shown += edits(model, image, list(zip(known, captions, strict=True)), *again)
+    labels = ["given", *(caption or "" for caption in captions)]
     finish(args, np.concatenate(shown), labels)

@@ -101,7 +101,7 @@ def walk_from(params, condition, x_t, keys, empty, table, part, given=None):
     model = guided_decoder(params, condition, *part, empty)
     step = step_of(part.how)
     step = step if given is None else inpainting(step, *given)
-    denoise = denoiser(model, part.noise, part.how.clip or None)
+    denoise = denoiser(model, part.noise, part.how.clip or None, part.how.threshold)
     return jnp.clip(sample(step, denoise, x_t, table, keys), -1, 1)
 
 
@@ -110,7 +110,7 @@ def edits(model, image, steps, resample=REWALKS, seed=0, ways=None):
 
     Args:
         image: float32 [1, y, x, 3] in [-1, 1].
-        steps: list of (known bool [1, y, x, 1], caption).
+        steps: list of (known bool [1, y, x, 1], caption or None).
         model, resample, seed, ways: as in `inpaint`.
 
     Yields:
@@ -118,7 +118,7 @@ def edits(model, image, steps, resample=REWALKS, seed=0, ways=None):
     """
     for number, (known, caption) in enumerate(steps):
         again = (resample, seed + number, ways)
-        image = inpaint(model, image, known, [caption], *again)
+        image = inpaint(model, image, known, [caption] if caption else None, *again)
         yield image
 
 

@@ -17,7 +17,7 @@ from dalle2_jax.manipulate.interpolate import interpolate, mix
 from dalle2_jax.manipulate.latent import EXACT, condition_of, encode, see, to_size
 from dalle2_jax.manipulate.text_diff import direction, text_diff
 from dalle2_jax.manipulate.variations import reconstruct, variations
-from dalle2_jax.unclip import run_stage, sample_decoder, sample_keys
+from dalle2_jax.unclip import Sampling, run_stage, sample_decoder, sample_keys
 
 
 def left_half(images):
@@ -110,6 +110,15 @@ def test_the_canvas_of_outpainting_keeps_the_picture_in_its_middle(images):
     assert bool(known[:, 5:11, 5:11].all()) and not bool(known[:, :3].any())
     with pytest.raises(BadInput, match="margin"):
         outpaint_canvas(jnp.asarray(images), 0.0)
+
+
+def test_dynamic_thresholding_is_heard_where_a_picture_is_redrawn(model, images):
+    alone, made = model._replace(upsampler=None), []
+    for threshold in (0.0, 0.5):
+        how = Sampling("3", clip=0.3, threshold=threshold)
+        ways = {"decoder": how}
+        made.append(image_to_image(alone, images, 1.0, ways=ways))
+    assert float(jnp.abs(made[0] - made[1]).max()) > 1e-3
 
 
 def test_image_to_image_keeps_the_more_the_weaker_it_is(model, images):

@@ -1,5 +1,6 @@
 """The verbs that start from a picture, from the command line to files."""
 
+import json
 import shutil
 
 import numpy as np
@@ -55,6 +56,13 @@ def test_a_verb_writes_its_pictures(verb, folder, pictures, tmp_path, monkeypatc
     assert len(made) == expected and (tmp_path / "grid.png").is_file()
     with Image.open(made[-1]) as image:
         assert image.size == (16, 16) and "DigitalSourceType" in str(image.info)
+        facts = json.loads(image.info["dalle2"])
+    given = {"verb": verb, "seed": 0, "model": folder.name, "sample": len(made) - 1}
+    given |= {"steps": "3"} if steps else {}
+    given |= {"images": [w for w in VERBS[verb] if w in ("a.png", "b.jpg")]}
+    assert facts.items() >= given.items() and str(tmp_path) not in str(facts)
+    flags = {w[2:].replace("-", "_") for w in VERBS[verb] if w.startswith("--")}
+    assert flags <= set(facts)
 
 
 @pytest.mark.parametrize("name", ["alpha.png", "grey.png", "one.png"])
