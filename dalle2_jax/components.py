@@ -1,11 +1,13 @@
 """Model directories: what they hold, written whole or not at all, read strictly.
 
 `dalle2.json` names the format and the components; each component is a folder with
-`config.json` (the run that made it) and `model.safetensors` (EMA weights under their
-paths, "block_0/mlp/up/kernel"). Nothing that is loaded here can run code.
+`config.json` (the run that made it), `model.safetensors` (EMA weights under their
+paths, "block_0/mlp/up/kernel") and their checksum, which `sha256sum -c` reads as well.
+Nothing that is loaded here can run code.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -37,6 +39,7 @@ from dalle2_jax.prior.diffusion import Prior, PriorConfig
 from dalle2_jax.shard.processes import barrier, is_first, whole
 
 FORMAT = 1
+CHECKSUM = "model.safetensors.sha256"  # may be absent: then nothing is compared
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of inference
 STAGES = {  # configuration, network, shapes of its arguments
     "clip": (ClipConfig, Clip, contrastive.example),
@@ -97,7 +100,9 @@ def _write_component(folder, stage, config, flat):
     new = folder / f".{stage}.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    save_file(flat, new / "model.safetensors", metadata={"format": "dalle2_jax"})
+    weights = new / "model.safetensors"
+    save_file(flat, weights, metadata={"format": "dalle2_jax"})
+    (new / CHECKSUM).write_text(f"{file_sha256(weights)}  {weights.name}\n")
     write_json(new / "config.json", config)
     shutil.rmtree(folder / stage, ignore_errors=True)
     os.replace(new, folder / stage)
@@ -113,7 +118,8 @@ def load_component(folder, stage, dtype=None):
         dtype: as in `cast`; default: the weights as saved.
 
     Raises:
-        BadInput: it is absent, damaged, or its weights do not fit its configuration.
+        BadInput: it is absent, damaged, other than its checksum says, or its weights do
+            not fit its configuration.
     """
     where = Path(folder) / stage
     config = read_json(
@@ -131,6 +137,7 @@ def load_component(folder, stage, dtype=None):
             f"{where}/model.safetensors cannot be read ({error}); export it again."
         ) from error
     _check(where, flat, expected_shapes(stage, cfg))
+    _compare(where)
     part = Component(cfg, noise, unflatten(flat), config)
     return cast(part, dtype) if dtype else part
 
@@ -243,6 +250,22 @@ def _check(where, flat, shapes):
         raise BadInput(
             f"{where}/model.safetensors holds {extra[0]}, which no layer uses."
         )
+
+
+def _compare(where):
+    """The weights are still those whose checksum lies beside them."""
+    noted, weights = where / CHECKSUM, where / "model.safetensors"
+    if noted.is_file() and noted.read_text().split()[:1] != [file_sha256(weights)]:
+        raise BadInput(
+            f"{weights} is damaged: its SHA-256 is not that of {CHECKSUM}; copy or "
+            "export it again (or delete the checksum, if you changed the weights)."
+        )
+
+
+def file_sha256(path):
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _name(path):

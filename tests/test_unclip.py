@@ -262,6 +262,18 @@ def test_damaged_components_are_named(folder, tmp_path):
         load_component(tmp_path, "upsampler")
 
 
+def test_one_flipped_bit_of_the_weights_is_noticed(folder, tmp_path):
+    part = shutil.copytree(folder / "upsampler", tmp_path / "upsampler")
+    weights = part / "model.safetensors"
+    there = bytearray(weights.read_bytes())
+    there[-100] ^= 1
+    weights.write_bytes(there)
+    with pytest.raises(BadInput, match="is damaged: its SHA-256 is not that of"):
+        load_component(tmp_path, "upsampler")
+    (part / "model.safetensors.sha256").unlink()
+    load_component(tmp_path, "upsampler")
+
+
 def test_what_is_missing_is_named(folder, tmp_path):
     with pytest.raises(BadInput, match="is no model directory"):
         load(tmp_path)
@@ -345,6 +357,12 @@ def test_captions_from_a_file_reranked(folder, tmp_path):
         (["a", "--preset", "fast"], "--preset fast is none of paper, karlo"),
         (["a", "--dtype", "float8"], "dtype must be one of float32, bfloat16"),
         (["a", "--interval", "/0.9:0.1"], "interval must lie in 0 to 1"),
+        (["a", "--interval", "/0.9"], "--interval '0.9': write it as LOW:HIGH"),
+        (
+            ["a", "--guidance", "1/inf"],
+            "--guidance 'inf': guidance is inf",
+        ),
+        (["a", "--clip-guidance", "nan"], "--clip-guidance: clip_guidance is nan"),
         (["a", "--clip-guidance", "1"], "the model holds no noised_clip"),
         (["a", "--decoder-caption", "b", "--decoder-caption", "c"], "once or 1"),
         (["a", "--memory", "-1"], "--memory must be above 0 GiB"),
@@ -549,6 +567,12 @@ def test_a_picture_tells_where_it_comes_from(folder, tmp_path, monkeypatch):
     expected = {"caption": "big", "decoder_caption": "two", "seed": 3, "sample": 3}
     expected |= {"model": folder.name, "steps": "2/2/2", "guidance": "/2"}
     assert facts.items() >= expected.items()
+    usual = {
+        "steps": "2",
+        "guidance": 2.0,
+        "clip": 1.0,
+    }  # the model's own are told, too
+    assert facts["sampling"] == dict.fromkeys(("prior", "decoder", "upsampler"), usual)
     assert Image.open(out / "grid.png").size[0] > 4 * 128
 
 

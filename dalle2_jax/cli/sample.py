@@ -113,7 +113,7 @@ def run(args):
         model = model._replace(upsampler_last=None)
     request = request_of(args, wanted)
     pictures = drawn(args, model, request, how, route, z_image)
-    save(args, np.arange(len(wanted)), pictures, request, model)
+    save(args, np.arange(len(wanted)), pictures, request, model, how)
 
 
 def request_of(args, wanted):
@@ -177,10 +177,11 @@ def fit_of(args):
     return Fit(room=None if args.memory is None else int(args.memory * 2**30))
 
 
-def save(args, numbers, pictures, request, model):
+def save(args, numbers, pictures, request, model, how):
     """Writes the pictures, or of each caption's the closest ones, and a grid."""
     from dalle2_jax.cli.pictures import contact_sheet
     from dalle2_jax.data.provenance import save_picture
+    from dalle2_jax.unclip import prior_of
 
     wanted, scores = request.captions, [None] * len(pictures)
     heard = {"decoder_caption": request.decoder_captions, "label": request.labels}
@@ -190,6 +191,9 @@ def save(args, numbers, pictures, request, model):
         numbers, scores = rerank(model, pictures, wanted, args.n, args.keep)
     settings = {name: getattr(args, name) for name in TOLD}
     told = {name: value for name, value in settings.items() if value is not None}
+    unused = {s for s in how if getattr(model, s) is None}
+    unused |= {prior_of(model)} if args.embeddings else set()
+    told["sampling"] = {s: differing(w) for s, w in how.items() if s not in unused}
     for index, score in zip(numbers, scores):
         facts = {"caption": wanted[index], "seed": args.seed, "sample": int(index)}
         facts |= {"model": args.model.name, **told}
@@ -200,6 +204,16 @@ def save(args, numbers, pictures, request, model):
     sheet = contact_sheet(pictures[numbers], shown, max(args.keep or args.n, 4))
     save_picture(args.out / "grid.png", sheet, {"model": args.model.name, **told})
     print(f"{len(numbers)} pictures and grid.png in {args.out}")
+
+
+def differing(way):
+    """The steps and guidance of a Sampling, and what else is not the default."""
+    from dalle2_jax.config import plain
+    from dalle2_jax.unclip import Sampling
+
+    always, usual = ("steps", "guidance"), plain(Sampling())
+    values = plain(way).items()
+    return {k: v for k, v in values if k in always or v != usual[k]}
 
 
 def save_embeddings(args, model, wanted, how):

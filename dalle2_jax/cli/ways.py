@@ -10,12 +10,14 @@ PARTS = ("prior", "decoder", "upsampler", "upsampler_2")
 
 def interval(text):
     """ "0.2:0.8" -> (0.2, 0.8)."""
-    low, high = text.split(":")
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise ValueError("write it as LOW:HIGH, e.g. 0.2:0.8")
     return float(low), float(high)
 
 
 FIELDS = {  # flag: field of Sampling, how its values are read, help
-    "steps": ("steps", str, "prior/decoder/upsampler, e.g. 64/250/27"),
+    "steps": ("steps", str, "prior/decoder/upsampler, e.g. 64/250/27; dpm: logsnr20"),
     "guidance": ("guidance", float, "classifier-free, e.g. 1/1.5; 1 = none"),
     "sampler": ("sampler", str, "ancestral, ddim, dpm or analytic, e.g. dpm/ddim"),
     "eta": ("eta", float, "of ddim, 0 to 1"),
@@ -54,8 +56,6 @@ def ways_of(args, model):
     Raises:
         BadInput: as `ways`, or there is no such preset.
     """
-    import dataclasses
-
     steps, guidance = preset(args.preset)
     rest = {flag: getattr(args, flag) for flag in FIELDS}
     rest |= {
@@ -63,11 +63,21 @@ def ways_of(args, model):
         "guidance": args.guidance or guidance,
     }
     how = changed_ways(model, rest)
-    judges = {flag: getattr(args, flag) for flag in JUDGES}
-    judges = {flag: value for flag, value in judges.items() if value}
-    if judges and "decoder" in how:
-        how["decoder"] = dataclasses.replace(how["decoder"], **judges)
+    for flag in JUDGES if "decoder" in how else ():
+        how["decoder"] = judged(how["decoder"], flag, getattr(args, flag))
     return how
+
+
+def judged(how, flag, strength):
+    """The decoder's Sampling with the strength of a judge; None leaves it."""
+    import dataclasses
+
+    from dalle2_jax.errors import BadInput
+
+    try:
+        return how if strength is None else dataclasses.replace(how, **{flag: strength})
+    except BadInput as error:
+        raise BadInput(f"--{flag.replace('_', '-')}: {error}") from error
 
 
 def preset(name):

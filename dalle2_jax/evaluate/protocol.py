@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from dalle2_jax import __version__
-from dalle2_jax.components import components_of
+from dalle2_jax.components import components_of, file_sha256
 from dalle2_jax.errors import BadInput
 
 CROPS = ("center", "squeeze")
@@ -131,9 +131,3 @@ def folder_sha256(folder):
             digest = file_sha256(Path(folder, stage, name))
             total.update(f"{stage}/{name} {digest}\n".encode())
     return total.hexdigest()
-
-
-def file_sha256(path):
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
