@@ -33,3 +33,16 @@ def shards(tmp_path_factory):
 def at_home(monkeypatch):
     """Tests run from the project's root, wherever pytest was started."""
     monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten():
+    """Programs are dropped with the module that compiled them.
+
+    Each is some memory maps, of which Linux allows a process 65,530; at that number the
+    compiler aborts.
+    """
+    import jax
+
+    yield
+    jax.clear_caches()
