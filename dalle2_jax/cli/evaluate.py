@@ -16,7 +16,7 @@ what the pictures of a generated world show, by every route of z_i:
 with the published network of FID (a file you have):
   dalle2 evaluate --model runs/model --data shards --n 30000 --metrics fid,sfid,is
          --inception pt_inception-2015-12-05-6726825d.pth --resize clean
-COCO's zero-shot FID, by a named protocol:
+COCO's zero-shot FID, by a named protocol; fid by legacy_tf, fid_clean by clean:
   dalle2 evaluate --model runs/model --protocol coco2014-val-30k-v1 --data coco
          --inception pt_inception-2015-12-05-6726825d.pth --out coco.json
 pictures against pictures, or against statistics (ours, ADM's, EDM's, clean-fid's):
@@ -28,6 +28,7 @@ on four processes of this machine, as a pod would on its hosts:
   dalle2 launch --processes 4 -- evaluate --model runs/model --data shards --n 30000
          --work runs/scores.work --out scores.json"""
 METRICS = "fid,kid,clip_score"
+OTHERS = "fid_clean,sfid,is,precision,recall,density,coverage,cmmd"
 
 
 def add_arguments(parser):
@@ -54,7 +55,7 @@ def add_arguments(parser):
     )
     what.add_argument("--world", help="a generated world: simple, pairs or full")
     how = parser.add_argument_group("how")
-    how.add_argument("--metrics", default=METRICS, help=f"default: {METRICS}")
+    how.add_argument("--metrics", help=f"default: {METRICS}; also {OTHERS}")
     how.add_argument("--protocol", help="coco2014-val-30k-v1: sets size, crop, n")
     how.add_argument("--inception", type=Path, help="weights of the 2015 Inception")
     how.add_argument("--features", help="clip, inception or module:function")

@@ -17,7 +17,7 @@ def opened(args):
     from dalle2_jax.evaluate.scores import named_scores
     from dalle2_jax.unclip import load
 
-    names = named_scores(args.metrics) if args.model or args.samples else []
+    names = named_scores(metrics_of(args)) if args.model or args.samples else []
     protocol = protocol_asked(args)
     model = load(args.model) if args.model else None
     given, side = given_samples(args, protocol, model)
@@ -38,7 +38,26 @@ def opened(args):
         reference = reference and first(reference, args.n_reference)
     protocol = deviations(protocol, samples.count, reference)
     material = Material(samples, reference, statistics, facts)
-    return Setup(names, protocol, main, clip, text), material
+    clean = clean_network(args, names)
+    return Setup(names, protocol, main, clip, text, clean), material
+
+
+def metrics_of(args):
+    """--metrics, or the usual ones; COCO's protocol has FID by two rules of resize."""
+    from dalle2_jax.cli.evaluate import METRICS
+    from dalle2_jax.evaluate.protocol import COCO
+
+    both = args.protocol == COCO and args.inception
+    return args.metrics or (f"fid_clean,{METRICS}" if both else METRICS)
+
+
+def clean_network(args, names):
+    """The Extractor of Inception by the clean resize; None where no number asks."""
+    from dalle2_jax.evaluate.features import inception_extractor
+
+    if "fid_clean" not in names or args.inception is None:
+        return None
+    return inception_extractor(args.inception, "clean")
 
 
 def protocol_asked(args):

@@ -92,7 +92,7 @@ def frechet_distance(a, b):
     if a.mean.shape != b.mean.shape:
         sizes = f"{a.mean.shape[0]} and {b.mean.shape[0]}"
         raise BadInput(f"the two sides have features of different sizes ({sizes}).")
-    if not all(np.isfinite(part.m2).all() for part in (a, b)):
+    if not all(np.isfinite(x).all() for x in (a.mean, a.m2, b.mean, b.m2)):
         raise BadInput("features are not finite; check the network that made them.")
     shared = _root(a.covariance).T @ _root(b.covariance)
     cross = np.linalg.svd(shared, compute_uv=False).sum()

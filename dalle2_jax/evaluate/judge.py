@@ -8,23 +8,35 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dalle2_jax.components import file_sha256
 from dalle2_jax.config import plain
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.collect import claim, collect, total_digest
 from dalle2_jax.evaluate.features import extract
 from dalle2_jax.evaluate.pictures import PictureSet
-from dalle2_jax.evaluate.protocol import file_sha256, number, provenance
-from dalle2_jax.evaluate.scores import SCORES, details, need_reference, taken
+from dalle2_jax.evaluate.protocol import number, provenance
+from dalle2_jax.evaluate.scores import (
+    SCORES,
+    details,
+    need_features,
+    need_reference,
+    taken,
+)
 from dalle2_jax.evaluate.statistics import Side, check_size, read_statistics
 from dalle2_jax.shard.processes import is_first
+
+LACKING = {
+    "clip": "a CLIP; give --clip DIR",
+    "clean": "Inception; give --inception FILE",
+}
 
 
 class Setup(NamedTuple):
     """How two sides are compared.
 
     metrics: names of SCORES; protocol: Protocol, its size that of the pictures; main,
-    clip: Extractor; text: captions -> z_t float32 [n, d] of that CLIP; the last two
-    None where nothing asks for them.
+    clip: Extractor; text: captions -> z_t float32 [n, d] of that CLIP; clean: Extractor
+    of Inception by the clean resize; the last three None where nothing asks for them.
     """
 
     metrics: list
@@ -32,6 +44,7 @@ class Setup(NamedTuple):
     main: Any
     clip: Any = None
     text: Any = None
+    clean: Any = None
 
 
 class Material(NamedTuple):
@@ -65,11 +78,14 @@ def settings_of(setup, material, unit):
 
 def networks_of(setup):
     """{name: Extractor} that features are to be taken with; one twice is one."""
-    found = {"main": setup.main}
-    asked = any(SCORES[name].network == "clip" for name in setup.metrics)
-    if asked and setup.clip is not None and setup.clip.sha256 != setup.main.sha256:
-        found["clip"] = setup.clip
-    return found
+    asked = {SCORES[name].network for name in setup.metrics} - {"main"}
+    others = {name: getattr(setup, name) for name in sorted(asked)}
+    same = setup.main.sha256, setup.main.resize
+    return {"main": setup.main} | {
+        name: one
+        for name, one in others.items()
+        if one is not None and (one.sha256, one.resize) != same
+    }
 
 
 def check(setup, material):
@@ -84,8 +100,8 @@ def check(setup, material):
     told = _statistics(setup, material)
     for name in setup.metrics:
         score = SCORES[name]
-        if score.network == "clip" and setup.clip is None:
-            raise BadInput(f"{name} needs a CLIP; give --clip DIR.")
+        if getattr(setup, score.network) is None:
+            raise BadInput(f"{name} needs {LACKING[score.network]}.")
         if name == "clip_score" and material.samples.captions is None:
             raise BadInput(
                 "clip_score needs the samples' captions; give --captions FILE, or "
@@ -94,6 +110,11 @@ def check(setup, material):
         if score.reference and material.reference is None:
             if told is None:
                 raise BadInput(f"{name} needs a reference; give --data or --reference.")
+            if score.network in networks_of(setup) and score.network != "main":
+                raise BadInput(
+                    f"{name} needs reference pictures: statistics are of one network's "
+                    "features, which are not its own; give --data too, or leave it out."
+                )
             need_reference(name, told)
 
 
@@ -119,8 +140,7 @@ def judge(setup, material, work, pace, keep=None):
     check(setup, material)
     claim(work, settings_of(setup, material, pace.unit))
     networks, theirs = networks_of(setup), None
-    if material.statistics is not None:
-        _check_size(setup, material, pace.unit)
+    _check_features(setup, material, pace.unit)
     ours = _collected(work, "samples", material.samples, networks, pace, keep)
     if material.reference is not None:
         theirs = _collected(work, "reference", material.reference, networks, pace)
@@ -171,7 +191,7 @@ def _collected(work, name, pictures, networks, pace, keep=None):
 
 def _facts(setup, name, ours, theirs):
     """What stands beside one number."""
-    chosen = setup.main if SCORES[name].network == "main" else setup.clip
+    chosen = getattr(setup, SCORES[name].network)
     reference = theirs and {"n": theirs.count, **theirs.facts}
     told = provenance(ours.count, setup.protocol, chosen, reference, ours.facts)
     return told | details(name, ours, theirs)
@@ -194,14 +214,18 @@ def _references(setup, material, arrays):
     return sides
 
 
-def _check_size(setup, material, unit):
-    """One black picture tells the size of features before any is drawn."""
+def _check_features(setup, material, unit):
+    """One black picture tells what features there are before any picture is drawn."""
     side = setup.protocol.size
     black = np.zeros((1, side, side, 3), np.uint8)
     devices = jax.local_devices()[: math.ceil(material.samples.count / unit)]
-    found = extract(setup.main.function, black, unit, devices)["pool"]
+    found = extract(setup.main.function, black, unit, devices)
+    for name in setup.metrics:
+        if SCORES[name].network == "main":
+            need_features(name, found)
     told = _statistics(setup, material)
-    check_size(material.statistics, told, found.shape[-1])
+    if told is not None:
+        check_size(material.statistics, told, found["pool"].shape[-1])
 
 
 def _statistics(setup, material):

@@ -18,9 +18,10 @@ SPLITS = 10
 class Score(NamedTuple):
     """One number.
 
-    features: which key it takes; network: "main" or "clip", whose; reference: what it
-    takes of the reference set, "moments", "features" or ""; function: (samples Side,
-    reference Side or None, z_text or None) -> (value, deviation or None).
+    key: of the features that it takes; network: whose, a field of `judge.Setup`:
+    "main", "clip" or "clean"; reference: what it takes of the reference set, "moments",
+    "features" or ""; function: (samples Side, reference Side or None, z_text or None)
+    -> (value, deviation or None).
     """
 
     key: str
@@ -39,7 +40,9 @@ def _frechet(key):
 
 def _kid(samples, reference, z_text):
     x, y = samples.features["pool"], reference.features["pool"]
-    return kid(x, y, size=min(KID_SUBSET, len(x), len(y)))
+    size = min(KID_SUBSET, len(x), len(y))
+    value, deviation = kid(x, y, size=size)
+    return value, None if size == len(x) == len(y) else deviation
 
 
 def _inception(samples, reference, z_text):
@@ -65,6 +68,7 @@ def _clip_score(samples, reference, z_text):
 
 SCORES = {
     "fid": Score("pool", "main", "moments", _frechet("pool")),
+    "fid_clean": Score("pool", "clean", "moments", _frechet("pool")),
     "sfid": Score("spatial", "main", "moments", _frechet("spatial")),
     "kid": Score("pool", "main", "features", _kid),
     "is": Score("logits", "main", "", _inception),
@@ -106,14 +110,20 @@ def taken(name, samples, reference, z_text=None):
         BadInput: a side lacks what it needs; says what would give it.
     """
     score = SCORES[name]
-    if score.key not in samples.features:
-        raise BadInput(
-            f"{name} needs {score.key} of Inception's features; give --inception FILE, "
-            "or leave it out of --metrics."
-        )
+    need_features(name, samples.features)
     if score.reference:
         need_reference(name, reference)
     return score.function(samples, reference, z_text)
+
+
+def need_features(name, features):
+    """Raises BadInput where {key: array} lacks what the number of that name takes."""
+    key = SCORES[name].key
+    if key not in features:
+        raise BadInput(
+            f"{name} needs {key} of Inception's features; give --inception FILE, or "
+            "leave it out of --metrics."
+        )
 
 
 def need_reference(name, reference):

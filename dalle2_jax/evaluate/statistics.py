@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dalle2_jax.components import file_sha256
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.frechet import Moments, moments
 from dalle2_jax.evaluate.pictures import arrays_of
-from dalle2_jax.evaluate.protocol import file_sha256
 
 NAMES = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 SHARED = ("features_sha256", "resize", "crop", "size")  # by both sides of a distance
@@ -144,5 +144,7 @@ def _moments(path, arrays, names, count):
             f"{path}: {names[0]} {np.shape(mean)} and {names[1]} "
             f"{np.shape(covariance)} are no mean and covariance."
         )
+    if not np.isfinite(mean).all() or not np.isfinite(covariance).all():
+        raise BadInput(f"{path}: {' and '.join(names)} are not finite; make it again.")
     m2 = np.asarray(covariance, np.float64) * (count - 1)
     return Moments(count, np.asarray(mean, np.float64), m2)

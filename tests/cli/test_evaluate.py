@@ -8,6 +8,8 @@ from PIL import Image
 from small_model import save_small_model
 
 from dalle2_jax.cli.main import main
+from dalle2_jax.evaluate import features
+from dalle2_jax.evaluate.resize import RESIZES
 
 METRICS = "fid,kid,clip_score,cmmd,precision,recall,density,coverage"
 
@@ -142,6 +144,59 @@ def test_coco_by_its_protocol(model, tmp_path, capsys):
     fid = scores_of(out)["fid"]
     assert fid["protocol"] == "coco2014-val-30k-v1, but n=4, references=6"
     assert fid["reference"]["n"] == 6 and fid["size"] == 256 and fid["n"] == 4
+
+
+@pytest.fixture
+def shrinking(monkeypatch):
+    """In Inception's place: 4 x 4 pixels by the rule of resize."""
+
+    def extractor(path, resize="legacy_tf"):
+        def function(images):
+            return {"pool": RESIZES[resize](images, 4).reshape(len(images), -1)}
+
+        return features.Extractor("inception", function, resize, "weights")
+
+    monkeypatch.setattr(features, "inception_extractor", extractor)
+
+
+def test_coco_has_fid_by_both_rules_of_resize(model, tmp_path, capsys, shrinking):
+    rng, coco, lines = np.random.default_rng(0), tmp_path / "coco", ["image_id,text"]
+    (coco / "val2014").mkdir(parents=True)
+    for number in range(5):
+        image = Image.fromarray(rng.integers(0, 256, (260, 256, 3), dtype=np.uint8))
+        image.save(coco / "val2014" / f"COCO_val2014_{number:012d}.jpg")
+        lines.append(f"{number},a red ring")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    words = ("--model", model, "--protocol", "coco2014-val-30k-v1", "--data", coco)
+    words += ("--captions", tmp_path / "list.csv", "--n", 4, "--unit", 4)
+    out = tmp_path / "coco.json"
+    assert evaluate(*words, "--inception", "any", "--out", out) == 0
+    found = scores_of(out)
+    assert list(found)[:2] == ["fid_clean", "fid"] and "clip_score" in found
+    rules = found["fid_clean"]["resize"], found["fid"]["resize"]
+    assert rules == ("clean", "legacy_tf")
+    assert found["fid_clean"]["value"] != found["fid"]["value"]
+    assert found["fid_clean"]["reference"] == found["fid"]["reference"]
+    said = refused(capsys, *words, "--metrics", "fid_clean")
+    assert "fid_clean needs Inception; give --inception FILE" in said
+
+
+def test_what_features_lack_is_said_before_anything_is_drawn(
+    drawn, model, shards, tmp_path, capsys, shrinking
+):
+    words = ("--model", model, "--data", *shards, "--n", 4)
+    kept = ("--keep-samples", tmp_path / "kept")
+    said = refused(capsys, *words, *kept, "--metrics", "fid,is")
+    assert "is needs logits of" in said and not (tmp_path / "kept/000000.png").exists()
+    words = ("--samples", drawn / "kept", "--inception", "any")
+    real = tmp_path / "real.npz"
+    assert (
+        evaluate("--data", drawn / "kept", *words[2:], "--write-reference", real) == 0
+    )
+    words += ("--clip", model, "--reference", real)
+    for name in ("cmmd", "fid_clean"):
+        said = refused(capsys, *words, "--metrics", name)
+        assert f"{name} needs reference pictures: statistics are of one" in said
 
 
 def refused(capsys, *words):

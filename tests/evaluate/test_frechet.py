@@ -93,6 +93,26 @@ def test_features_are_checked(features, problem):
         feature_pair(np.zeros((5, 3)), features)
 
 
+@pytest.mark.parametrize("n", [40, 3000])
+def test_covariances_kept_in_half_the_digits_move_a_distance_little(n):
+    rng, spread = np.random.default_rng(0), np.geomspace(1, 1e-3, 64)
+    parts = [moments(rng.normal(size=(n, 64)) * spread + shift) for shift in (0, 0.1)]
+    short = [
+        part._replace(m2=np.float64(np.float32(part.covariance)) * (n - 1))
+        for part in parts
+    ]
+    near = frechet_distance(*short)
+    assert near == pytest.approx(frechet_distance(*parts), rel=1e-4)
+    assert frechet_distance(short[0], short[0]) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_mean_that_is_not_finite_is_refused():
+    found = moments(np.random.default_rng(0).normal(size=(9, 2)))
+    broken = found._replace(mean=np.array([0, np.nan]))
+    with pytest.raises(BadInput, match="not finite"):
+        frechet_distance(broken, found)
+
+
 def test_what_cannot_be_compared_is_refused():
     x = np.zeros((5, 3))
     with pytest.raises(BadInput, match="at least 2"):

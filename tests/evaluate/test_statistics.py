@@ -87,6 +87,7 @@ def test_files_of_other_packages(tmp_path):
     [
         ({"mu": np.zeros(3), "sigma": np.zeros((2, 2))}, "are no mean and covariance"),
         ({"mu": np.zeros(3)}, "are no mean and covariance"),
+        ({"mu": np.zeros(2), "sigma": np.full((2, 2), np.nan)}, "are not finite"),
         ({"x": np.zeros(3)}, "holds neither mu and sigma nor feats"),
         ({"mu": np.zeros(3), "protocol": "words"}, "protocol is no JSON object"),
     ],
