@@ -83,7 +83,8 @@ def study(args):
     rows = over_seeds(found)
     told = notes_of(measure, model_facts(args.model, model, how, args.seed))
     bars = f"± one standard deviation over {len(seeds)} seeds from {args.seed}"
-    print_sweep(rows, metrics, [*told, *([bars] if len(seeds) > 1 else [])])
+    swept = "guidance of prior and decoder: that of the row, where it names one"
+    print_sweep(rows, metrics, [*told, swept, *([bars] if len(seeds) > 1 else [])])
     write_study(args, {"rows": _json(args, model, measure, how, rows, seeds), **about})
     if args.out:
         from dalle2_jax.cli.plots import plot_sweep

@@ -147,9 +147,13 @@ def finding(scores, near):
 def _ranking(values, called, mark, sign):
     """One sentence; values: {route: (value, standard error)}."""
     order = sorted(values, key=lambda route: sign * values[route][0])
-    told = f" {mark} ".join(f"{NAMED[r]} {values[r][0]:.3g}" for r in order)
+    told = f"{NAMED[order[0]]} {values[order[0]][0]:.3g}"
+    tied = [values[a][0] == values[b][0] for a, b in zip(order, order[1:])]
+    for route, same in zip(order[1:], tied):
+        told += f" {'=' if same else mark} {NAMED[route]} {values[route][0]:.3g}"
     names = f" {mark} ".join(NAMED[r] for r in PAPER)
-    verdict = "as in the paper" if order == list(PAPER) else f"the paper has {names}"
+    right = order == list(PAPER) and not any(tied)
+    verdict = "as in the paper" if right else f"the paper has {names}"
     close = [
         f"{NAMED[a]} and {NAMED[b]}"
         for a, b in zip(order, order[1:])

@@ -115,6 +115,10 @@ def test_the_finding_is_computed():
     said = finding(found, near)
     assert "full stack 0.1 < caption only 0.15 < text embedding as z_i 0.2; the" in said
     assert "part caption only and text embedding as z_i" in said
+    found["full_stack"], found["text_embedding"] = made(0.1, 0.7), made(0.2, 0.7)
+    said = finding(found, near)
+    assert "full stack 0.7 = text embedding as z_i 0.7" in said
+    assert "as in the paper" not in said.split("right:")[1]
     unread = {route: {"frechet": d, "accuracy": {}} for route, d in zip(paper, "123")}
     unread = {
         route: dict(of, frechet=float(of["frechet"])) for route, of in unread.items()

@@ -99,6 +99,18 @@ def test_numbers_are_written_at_their_steps(words):
 
 
 @pytest.mark.slow
+def test_two_processes_write_each_number_once(words, tmp_path):
+    folder, given = words
+    given = [str(tmp_path / "run") if word == str(folder) else word for word in given]
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["launch", "--processes", "2", "--", *given])
+    lines = read_metrics(tmp_path / "run/metrics.jsonl")
+    found = [line for line in lines if "evaluate/frechet_clip" in line]
+    assert [line["step"] for line in found] == [2, 4]
+    assert all(line["evaluate/frechet_clip"] > 0 for line in found)
+
+
+@pytest.mark.slow
 def test_more_pictures_than_there_are_is_refused(words, capsys, tmp_path):
     folder, given = words
     given = [str(tmp_path) if word == str(folder) else word for word in given]
