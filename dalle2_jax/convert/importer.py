@@ -134,7 +134,7 @@ def recognise(source):
     some = sorted(state)[0]
     raise BadInput(
         f"{source} is of no known family (it holds {some}); name it with --as, one of "
-        f"{', '.join(FAMILIES)}."
+        f"{', '.join(FAMILIES)}, inception."
     )
 
 

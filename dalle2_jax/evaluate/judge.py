@@ -113,7 +113,8 @@ def check(setup, material):
             if score.network in networks_of(setup) and score.network != "main":
                 raise BadInput(
                     f"{name} needs reference pictures: statistics are of one network's "
-                    "features, which are not its own; give --data too, or leave it out."
+                    "features, which are not its own; give --data in their place, or "
+                    "leave it out of --metrics."
                 )
             need_reference(name, told)
 
