@@ -137,7 +137,7 @@ def load_component(folder, stage, dtype=None):
             f"{where}/model.safetensors cannot be read ({error}); export it again."
         ) from error
     _check(where, flat, expected_shapes(stage, cfg))
-    _compare(where)
+    compare(where)
     part = Component(cfg, noise, unflatten(flat), config)
     return cast(part, dtype) if dtype else part
 
@@ -252,8 +252,12 @@ def _check(where, flat, shapes):
         )
 
 
-def _compare(where):
-    """The weights are still those whose checksum lies beside them."""
+def compare(where):
+    """Refuses a component's weights that are not those of the checksum beside them.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
     noted, weights = where / CHECKSUM, where / "model.safetensors"
     if noted.is_file() and noted.read_text().split()[:1] != [file_sha256(weights)]:
         raise BadInput(

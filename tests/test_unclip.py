@@ -262,14 +262,19 @@ def test_damaged_components_are_named(folder, tmp_path):
         load_component(tmp_path, "upsampler")
 
 
-def test_one_flipped_bit_of_the_weights_is_noticed(folder, tmp_path):
-    part = shutil.copytree(folder / "upsampler", tmp_path / "upsampler")
+def test_one_flipped_bit_of_the_weights_is_noticed(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    part = tmp_path / "upsampler"
     weights = part / "model.safetensors"
+    assert main(["inspect", str(tmp_path), "--verify"]) == 0
+    assert "upsampler: intact" in capsys.readouterr().out
     there = bytearray(weights.read_bytes())
     there[-100] ^= 1
     weights.write_bytes(there)
     with pytest.raises(BadInput, match="is damaged: its SHA-256 is not that of"):
         load_component(tmp_path, "upsampler")
+    assert main(["inspect", str(tmp_path), "--verify"]) == 2
+    assert "upsampler/model.safetensors is damaged" in capsys.readouterr().err
     (part / "model.safetensors.sha256").unlink()
     load_component(tmp_path, "upsampler")
 

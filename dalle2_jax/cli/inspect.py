@@ -17,8 +17,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="read every leaf and file of every checkpoint of a run; exit 1 and name "
-        "those that are not what was written",
+        help="read every leaf and file of every checkpoint of a run, or the weights of "
+        "every component of a model; name those that are not what was written",
     )
     parser.add_argument(
         "--digest",
@@ -94,16 +94,18 @@ def describe_run(folder):
 
 
 def check(folder, verify, digest):
-    """Verifies every checkpoint of a run, prints the digest of the newest.
+    """Verifies every checkpoint of a run, or component; prints the newest's digest.
 
     Raises:
-        BadInput: no run directory, or no checkpoint.
+        BadInput: no run directory, no checkpoint, or a damaged component.
         Failed: a checkpoint is damaged.
     """
     import os
 
     from dalle2_jax.errors import BadInput, Failed
 
+    if verify and (folder / "dalle2.json").is_file():
+        return check_model(folder)
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder} is no run directory: it holds no config.json.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # training may have the accelerator
@@ -125,6 +127,20 @@ def check(folder, verify, digest):
             )
     if digest:
         print(" ".join(f"{name} {value}" for name, value in digests(folder).items()))
+
+
+def check_model(folder):
+    """Compares the weights of every component with their checksums.
+
+    Raises:
+        BadInput: one is damaged; names the file.
+    """
+    from dalle2_jax.components import CHECKSUM, compare
+
+    for name in read(folder / "dalle2.json")["components"]:
+        compare(folder / name)
+        noted = (folder / name / CHECKSUM).is_file()
+        print(f"{name}: {'intact' if noted else 'has no checksum'}")
 
 
 def read(path):
