@@ -32,6 +32,8 @@ def run(args):
     """Prints a description; needs no device, and jax only to verify."""
     from dalle2_jax.errors import BadInput
 
+    if args.verify and (args.path / "dalle2.json").is_file():
+        return check_model(args.path)
     if args.verify or args.digest:
         return check(args.path, args.verify, args.digest)
     if (args.path / "dalle2.json").is_file():
@@ -94,18 +96,16 @@ def describe_run(folder):
 
 
 def check(folder, verify, digest):
-    """Verifies every checkpoint of a run, or component; prints the newest's digest.
+    """Verifies every checkpoint of a run, prints the digest of the newest.
 
     Raises:
-        BadInput: no run directory, no checkpoint, or a damaged component.
+        BadInput: no run directory, or no checkpoint.
         Failed: a checkpoint is damaged.
     """
     import os
 
     from dalle2_jax.errors import BadInput, Failed
 
-    if verify and (folder / "dalle2.json").is_file():
-        return check_model(folder)
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder} is no run directory: it holds no config.json.")
     os.environ["JAX_PLATFORMS"] = "cpu"  # training may have the accelerator

@@ -4,9 +4,9 @@
 `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity; Apache-2.0.
 """
 
-import hashlib
 from pathlib import Path
 
+from dalle2_jax.components import file_sha256
 from dalle2_jax.convert.rename import CONV, LINEAR, SAME, Row
 from dalle2_jax.errors import BadInput
 
@@ -42,12 +42,6 @@ def counters(state):
     return [key for key in state if key.endswith(".num_batches_tracked")]
 
 
-def sha256_of(path):
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_published(path):
     """Nothing, for the published file.
 
@@ -55,7 +49,7 @@ def check_published(path):
         BadInput: any other file; the sentence says how it differs.
     """
     size = Path(path).stat().st_size
-    wrong = f"{size:,} bytes" if size != BYTES else "the SHA-256 " + sha256_of(path)
+    wrong = f"{size:,} bytes" if size != BYTES else "the SHA-256 " + file_sha256(path)
     if wrong.endswith(SHA256):
         return
     right = f"{BYTES:,} bytes" if size != BYTES else SHA256

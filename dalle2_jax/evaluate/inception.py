@@ -12,13 +12,13 @@ from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dalle2_jax.components import file_sha256
 from dalle2_jax.convert.containers import AGAIN, read_state
 from dalle2_jax.convert.inception import (
     SHA256,
     check_published,
     counters,
     inception_table,
-    sha256_of,
 )
 from dalle2_jax.convert.rename import flat_paths, import_params
 from dalle2_jax.errors import BadInput
@@ -68,7 +68,7 @@ def load_inception(path, published=True):
     state = read_state(path)
     rows, shapes = inception_table(conv_names()), inception_shapes()
     params = import_params(state, rows, shapes, str(path), counters(state))
-    return Inception(params, sha256_of(path))
+    return Inception(params, file_sha256(path))
 
 
 def convert_inception(source, to, published=True):

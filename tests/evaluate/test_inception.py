@@ -93,7 +93,7 @@ def test_only_the_published_file_counts_as_published(port, tmp_path, monkeypatch
     monkeypatch.setattr(port_file, "BYTES", port[0].stat().st_size)
     with pytest.raises(BadInput, match="the SHA-256 .* and pt_inception"):
         load_inception(port[0])
-    monkeypatch.setattr(port_file, "SHA256", port_file.sha256_of(port[0]))
+    monkeypatch.setattr(port_file, "SHA256", port_file.file_sha256(port[0]))
     load_inception(port[0])
     with pytest.raises(BadInput, match="does not exist"):
         load_inception(tmp_path / "nothing.pth")
