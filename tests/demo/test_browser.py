@@ -197,6 +197,8 @@ def test_what_a_drawn_mask_covers_is_drawn_anew(visit, files, tmp_path):
 
 def put(place, file):
     """Gives the editor a dark picture; one that comes before it listens is lost."""
+    place.locator("canvas").first.wait_for()
+    place.page.wait_for_timeout(2000)
     for _ in range(6):
         give(place, file)
         if any(is_dark(place.locator("canvas").first) for _ in range(20)):
