@@ -272,6 +272,18 @@ def file_sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def params_sha256(params):
+    """SHA-256 of a tree of weights: their paths, types, shapes and bytes.
+
+    By it embeddings are recognised as those of one CLIP, whatever file held it.
+    """
+    found = hashlib.sha256()
+    for name, leaf in sorted(flatten(params).items()):
+        found.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
+
+
 def _name(path):
     return jax.tree_util.keystr(path, simple=True, separator="/")
 

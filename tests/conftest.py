@@ -29,6 +29,22 @@ def shards(tmp_path_factory):
     return make_shapes("simple", 256, seed=0, out_dir=folder, shard_size=128)
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The model directory of a small random model; nobody may change it."""
+    from small_model import save_small_model
+
+    return save_small_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def model(folder):
+    """The same model, loaded."""
+    from dalle2_jax.unclip import load
+
+    return load(folder)
+
+
 @pytest.fixture(autouse=True)
 def at_home(monkeypatch):
     """Tests run from the project's root, wherever pytest was started."""

@@ -81,16 +81,15 @@ def fit_pca(args):
     from dalle2_jax.cli.machine import start_jax
 
     start_jax()
-    from dalle2_jax.components import load_component
+    from dalle2_jax.components import load_component, params_sha256
     from dalle2_jax.data.embeddings import EmbeddingSource
-    from dalle2_jax.train.embed import clip_digest
     from dalle2_jax.train.embedded import check_clip
     from dalle2_jax.train.pca import Sizes, fit_file, save_tables
 
     source, clip = EmbeddingSource(args.embeddings), load_component(args.model, "clip")
     check_clip(source, clip)
     sizes = Sizes(args.components, args.buckets, args.dots, args.sample)
-    digest = clip_digest(clip.params)
+    digest = params_sha256(clip.params)
     tables, about = fit_file(source, clip.cfg.unit, sizes, digest)
     save_tables(args.to, tables, about)
     _say_shares(tables["codes_share"], source.width)

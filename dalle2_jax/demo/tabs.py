@@ -47,7 +47,9 @@ def generate_tab(gr, studio, look):
                 said = "Captions of its training data"
                 gr.Examples([[words] for words in look.examples], text, label=said)
 
-    def click(text, count, seed, steps, guidance, progress=gr.Progress()):  # noqa: B008
+    bar = gr.Progress()
+
+    def click(text, count, seed, steps, guidance, progress=bar):
         given = (text, count, seed, steps, guidance)
         with spoken(gr):
             for done in drawing.draw_captions(studio, *given, progress):

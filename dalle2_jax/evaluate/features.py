@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from dalle2_jax.components import flatten
+from dalle2_jax.components import params_sha256
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh, replicated
 from dalle2_jax.unclip import encode_images, from_uint8
@@ -46,7 +46,7 @@ def clip_extractor(component, name="clip"):
     def function(images):
         return {"pool": encode(params(images), images)}
 
-    return Extractor(name, function, OWN_RESIZE, weights_sha256(component.params))
+    return Extractor(name, function, OWN_RESIZE, params_sha256(component.params))
 
 
 def inception_extractor(path, resize="legacy_tf"):
@@ -130,15 +130,6 @@ def extract(function, arrays, unit=UNIT, devices=None):
         found = function(jax.device_put(padded, layout))
         parts.append(jax.tree.map(lambda x, k=n - first: np.asarray(x)[:k], found))
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
-
-
-def weights_sha256(params):
-    """SHA-256 of a tree of weights: their paths, shapes, types and bytes."""
-    total = hashlib.sha256()
-    for name, leaf in sorted(flatten(params).items()):
-        total.update(f"{name} {leaf.shape} {leaf.dtype}\n".encode())
-        total.update(np.ascontiguousarray(leaf).tobytes())
-    return total.hexdigest()
 
 
 def beside(params):

@@ -8,7 +8,6 @@ the part was made from: a part that is finished is recognised and not made again
 """
 
 import contextlib
-import hashlib
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dalle2_jax.components import flatten, read_json, write_json
+from dalle2_jax.components import params_sha256, read_json, write_json
 from dalle2_jax.data.images import decode
 from dalle2_jax.data.records import expand
 from dalle2_jax.data.shard_reader import ShardReader
@@ -133,21 +132,12 @@ def describe(clip, how, count):
     """What `embeddings.json` says."""
     return {
         "format": 1,
-        "clip": clip_digest(clip.params),
+        "clip": params_sha256(clip.params),
         "width": clip.cfg.clip,
         "unit": clip.cfg.unit,
         "dtype": how.dtype,
         "parts": count,
     }
-
-
-def clip_digest(params):
-    """SHA-256 of a CLIP's parameters, by which embeddings are recognised as its own."""
-    digest = hashlib.sha256()
-    for name, leaf in sorted(flatten(params).items()):
-        digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def claim(folder, about, how):

@@ -1,11 +1,11 @@
 """Stages that hear stored embeddings: what is read, and what must fit."""
 
-from dalle2_jax.components import read_json
+from dalle2_jax.components import params_sha256, read_json
 from dalle2_jax.data.embeddings import EmbeddingSource, is_embeddings
 from dalle2_jax.data.members import MemberSource
 from dalle2_jax.data.selection import NEED
 from dalle2_jax.errors import BadInput
-from dalle2_jax.train.embed import ABOUT, clip_digest
+from dalle2_jax.train.embed import ABOUT
 
 PRIORS = ("prior", "autoregressive")
 HEARING = (*PRIORS, "decoder")  # stages that z_i enters
@@ -117,7 +117,7 @@ def _check_digest(path, clip):
     if not path.is_file():
         return
     made_by = read_json(path, "write the embeddings again").get("clip")
-    if made_by != clip_digest(clip.params):
+    if made_by != params_sha256(clip.params):
         raise BadInput(
             f"{path} says that another CLIP made these embeddings (SHA-256 "
             f"{str(made_by)[:12]}...); write them again with `dalle2 data embed`."

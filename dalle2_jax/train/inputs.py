@@ -4,7 +4,7 @@ import logging
 
 import jax
 
-from dalle2_jax.components import load_component
+from dalle2_jax.components import load_component, params_sha256
 from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.embeddings import EmbeddingSource, embedding_batches
 from dalle2_jax.data.members import MemberSource, member_batches
@@ -16,7 +16,6 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import local_rows, make_mesh
 from dalle2_jax.shard.processes import barrier, is_first, spread
 from dalle2_jax.shard.rules import shardings
-from dalle2_jax.train.embed import clip_digest
 from dalle2_jax.train.embedded import (
     check_clip,
     findings,
@@ -106,7 +105,7 @@ def borrow_clip(run, job, mesh, source=None):
     clip = load_component(job.model, "clip")
     params = clip.params
     if run.codes:
-        check_tables(run.codes, clip_digest(params))
+        check_tables(run.codes, params_sha256(params))
     if isinstance(source, EmbeddingSource | MemberSource):
         check_clip(source, clip)
         _tell(findings(source, clip.cfg.unit))

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from small_model import save_small_model
 
 from dalle2_jax.cli.main import main
 from dalle2_jax.evaluate import features
@@ -14,20 +13,15 @@ from dalle2_jax.evaluate.resize import RESIZES
 METRICS = "fid,kid,clip_score,cmmd,precision,recall,density,coverage"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_small_model(tmp_path_factory.mktemp("model"))
-
-
 def evaluate(*words):
     return main(["evaluate", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
-def drawn(model, shards, tmp_path_factory):
+def drawn(folder, shards, tmp_path_factory):
     """What one ordinary call leaves: 22 samples against as many pictures."""
     home = tmp_path_factory.mktemp("drawn")
-    words = ("--model", model, "--data", *shards, "--n", 22, "--metrics", METRICS)
+    words = ("--model", folder, "--data", *shards, "--n", 22, "--metrics", METRICS)
     kept = ("--keep-samples", home / "kept", "--write-reference", home / "real.npz")
     assert evaluate(*words, *kept, "--unit", 4, "--out", home / "scores.json") == 0
     return home
@@ -60,19 +54,19 @@ def test_every_number_says_how_it_was_measured(drawn):
     assert not (drawn / "scores.json.work").exists()
 
 
-def test_batches_change_no_number(drawn, model, shards, tmp_path):
-    words = ("--model", model, "--data", *shards, "--n", 22, "--metrics", METRICS)
+def test_batches_change_no_number(drawn, folder, shards, tmp_path):
+    words = ("--model", folder, "--data", *shards, "--n", 22, "--metrics", METRICS)
     for batch in (7, 64):
         out = tmp_path / f"{batch}.json"
         assert evaluate(*words, "--unit", 4, "--batch", batch, "--out", out) == 0
         assert values(out) == values(drawn / "scores.json")
 
 
-def test_kept_samples_give_the_same_numbers(drawn, model, tmp_path):
+def test_kept_samples_give_the_same_numbers(drawn, folder, tmp_path):
     kept = sorted((drawn / "kept").glob("*.png"))
     assert len(kept) == 22
     np.savez(tmp_path / "kept.npz", arr_0=np.stack([Image.open(p) for p in kept]))
-    words = ("--clip", model, "--reference", drawn / "real.npz", "--unit", 4)
+    words = ("--clip", folder, "--reference", drawn / "real.npz", "--unit", 4)
     for number, samples in enumerate((drawn / "kept", tmp_path / "kept.npz")):
         out = tmp_path / f"{number}.json"
         chosen = ("--metrics", "fid,kid,recall", "--out", out, "--samples", samples)
@@ -84,29 +78,29 @@ def test_kept_samples_give_the_same_numbers(drawn, model, tmp_path):
         assert digests[0] == digests[1]
 
 
-def test_samples_are_exported_as_one_file(drawn, model, tmp_path):
+def test_samples_are_exported_as_one_file(drawn, folder, tmp_path):
     out = tmp_path / "again.npz"
-    words = ("--samples", drawn / "kept", "--clip", model, "--data", drawn / "kept")
+    words = ("--samples", drawn / "kept", "--clip", folder, "--data", drawn / "kept")
     assert evaluate(*words, "--metrics", "fid", "--keep-samples", out) == 0
     with np.load(out) as file:
         assert file["arr_0"].shape == (22, 16, 16, 3)
         assert file["arr_0"].dtype == np.uint8
 
 
-def test_a_result_of_other_settings_is_not_written_over(drawn, model, shards, capsys):
+def test_a_result_of_other_settings_is_not_written_over(drawn, folder, shards, capsys):
     out = drawn / "scores.json"
     before = out.read_bytes()
-    words = ("--model", model, "--data", *shards, "--n", 22, "--unit", 4)
+    words = ("--model", folder, "--data", *shards, "--n", 22, "--unit", 4)
     said = refused(capsys, *words, "--metrics", METRICS, "--seed", 1, "--out", out)
     assert "holds the scores of another samples.seed; choose another --out" in said
     assert out.read_bytes() == before
 
 
-def test_statistics_of_another_size_are_refused(drawn, model, tmp_path, capsys):
+def test_statistics_of_another_size_are_refused(drawn, folder, tmp_path, capsys):
     other = {"mu": np.zeros(8), "sigma": np.eye(8), "num_samples": 9}
     with np.load(drawn / "real.npz") as file:
         np.savez(tmp_path / "a.npz", **other, protocol=file["protocol"])
-    words = ("--samples", drawn / "kept", "--clip", model, "--metrics", "fid")
+    words = ("--samples", drawn / "kept", "--clip", folder, "--metrics", "fid")
     said = refused(capsys, *words, "--reference", tmp_path / "a.npz")
     assert "is of 8 features a picture, the samples have 16" in said
 
@@ -127,14 +121,14 @@ def test_a_plugin_takes_the_features(drawn, tmp_path, monkeypatch, capsys):
     assert "cannot be imported" in refused(capsys, *words, "--features", "colours:no")
 
 
-def test_coco_by_its_protocol(model, tmp_path, capsys):
+def test_coco_by_its_protocol(folder, tmp_path, capsys):
     rng, coco, entries = np.random.default_rng(0), tmp_path / "coco", []
     (coco / "val2014").mkdir(parents=True)
     for number in range(6):
         image = Image.fromarray(rng.integers(0, 256, (270, 260, 3), dtype=np.uint8))
         image.save(coco / "val2014" / f"COCO_val2014_{number:012d}.jpg")
         entries.append({"image_id": number, "id": number, "caption": "a red ring"})
-    words = ("--model", model, "--protocol", "coco2014-val-30k-v1", "--data", coco)
+    words = ("--model", folder, "--protocol", "coco2014-val-30k-v1", "--data", coco)
     words += ("--metrics", "fid,clip_score", "--n", 4, "--unit", 4)
     said = refused(capsys, *words)
     assert "captions_val2014.json does not exist" in said
@@ -159,7 +153,7 @@ def shrinking(monkeypatch):
     monkeypatch.setattr(features, "inception_extractor", extractor)
 
 
-def test_coco_has_fid_by_both_rules_of_resize(model, tmp_path, capsys, shrinking):
+def test_coco_has_fid_by_both_rules_of_resize(folder, tmp_path, capsys, shrinking):
     rng, coco, lines = np.random.default_rng(0), tmp_path / "coco", ["image_id,text"]
     (coco / "val2014").mkdir(parents=True)
     for number in range(5):
@@ -167,7 +161,7 @@ def test_coco_has_fid_by_both_rules_of_resize(model, tmp_path, capsys, shrinking
         image.save(coco / "val2014" / f"COCO_val2014_{number:012d}.jpg")
         lines.append(f"{number},a red ring")
     (tmp_path / "list.csv").write_text("\n".join(lines))
-    words = ("--model", model, "--protocol", "coco2014-val-30k-v1", "--data", coco)
+    words = ("--model", folder, "--protocol", "coco2014-val-30k-v1", "--data", coco)
     words += ("--captions", tmp_path / "list.csv", "--n", 4, "--unit", 4)
     out = tmp_path / "coco.json"
     assert evaluate(*words, "--inception", "any", "--out", out) == 0
@@ -182,9 +176,9 @@ def test_coco_has_fid_by_both_rules_of_resize(model, tmp_path, capsys, shrinking
 
 
 def test_what_features_lack_is_said_before_anything_is_drawn(
-    drawn, model, shards, tmp_path, capsys, shrinking
+    drawn, folder, shards, tmp_path, capsys, shrinking
 ):
-    words = ("--model", model, "--data", *shards, "--n", 4)
+    words = ("--model", folder, "--data", *shards, "--n", 4)
     kept = ("--keep-samples", tmp_path / "kept")
     said = refused(capsys, *words, *kept, "--metrics", "fid,is")
     assert "is needs logits of" in said and not (tmp_path / "kept/000000.png").exists()
@@ -193,7 +187,7 @@ def test_what_features_lack_is_said_before_anything_is_drawn(
     assert (
         evaluate("--data", drawn / "kept", *words[2:], "--write-reference", real) == 0
     )
-    words += ("--clip", model, "--reference", real)
+    words += ("--clip", folder, "--reference", real)
     for name in ("cmmd", "fid_clean"):
         said = refused(capsys, *words, "--metrics", name)
         assert f"{name} needs reference pictures: statistics are of one" in said
@@ -208,15 +202,15 @@ def refused(capsys, *words):
     return err.splitlines()[-1]
 
 
-def test_bad_input_is_one_sentence(drawn, model, tmp_path, capsys):
+def test_bad_input_is_one_sentence(drawn, folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    kept, clip = ("--samples", drawn / "kept"), ("--clip", model)
+    kept, clip = ("--samples", drawn / "kept"), ("--clip", folder)
     against = ("--data", drawn / "kept")
     for said, *words in (
         ("--n must be at least 2, not 1", *kept, *clip, *against, "--n", 1),
         ("holds no pictures", "--samples", tmp_path / "empty", *clip, *against),
         ("give --model DIR, which draws, or --samples", *against),
-        ("give --data, --captions or --world", "--model", model),
+        ("give --data, --captions or --world", "--model", folder),
         ("no feature network: give --inception FILE", *kept, *against),
         ("fid needs a reference; give --data", *kept, *clip, "--metrics", "fid"),
         ("is needs logits of", *kept, *clip, *against, "--metrics", "is"),
@@ -230,7 +224,7 @@ def test_bad_input_is_one_sentence(drawn, model, tmp_path, capsys):
         assert said in refused(capsys, *words)
 
 
-def test_a_wrong_weight_file_is_refused(drawn, model, tmp_path, capsys):
+def test_a_wrong_weight_file_is_refused(drawn, folder, tmp_path, capsys):
     (tmp_path / "inception.pth").write_bytes(b"words" * 99)
     words = ("--samples", drawn / "kept", "--data", drawn / "kept")
     said = refused(capsys, *words, "--inception", tmp_path / "inception.pth")

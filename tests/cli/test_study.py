@@ -6,16 +6,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from small_model import save_small_model
 
 from dalle2_jax.cli.main import main
 
 SMALL = ["--world", "simple", "--n", "5", "--steps", "2/2/2"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_small_model(tmp_path_factory.mktemp("model"))
 
 
 def study(folder, name, out, *more):

@@ -130,17 +130,14 @@ def test_a_lazy_run_goes_on_exactly_on_another_number_of_hosts(folder):
             np.testing.assert_array_equal(merged, total[40:])
 
 
-def test_only_the_shards_of_the_blocks_at_hand_are_indexed(folder, monkeypatch):
-    opened = []
-    real = LazyShards.open
+def test_only_the_shards_of_the_blocks_at_hand_are_indexed(folder):
+    source, opened = LazyShards(folder), []
 
-    def watched(self, shards, following=()):
-        opened.append((list(shards), list(following)))
-        real(self, shards, ())
+    def watched(shards, following):
+        opened.append((shards, following))
+        source.open(shards)
 
-    monkeypatch.setattr(LazyShards, "open", watched)
-    source = LazyShards(folder)
-    order = BlockOrder(source, 0, 2, opened=source.open)
+    order = BlockOrder(source, 0, 2, opened=watched)
     order.records(order.cursor(0), range(2))
     assert len(opened) == 1 and len(source.reader.selected.things) == 2
 

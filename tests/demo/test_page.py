@@ -9,12 +9,12 @@ import urllib.request
 
 import pytest
 from PIL import Image
+from served import served
 
-pytest.importorskip("gradio", reason="the page's tests: make test-browser")
-
-from gradio_client import Client, handle_file  # noqa: E402
-from gradio_client.exceptions import AppError  # noqa: E402
-from served import served  # noqa: E402
+HOW = "the page's tests: make test-browser"
+pytest.importorskip("gradio", reason=HOW)
+client_of = pytest.importorskip("gradio_client", reason=HOW)
+handle_file = client_of.handle_file
 
 SETTINGS = (3, "3", None)
 
@@ -28,7 +28,7 @@ def page(folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(page, tmp_path_factory):
     where = tmp_path_factory.mktemp("downloads")
-    return Client(page, verbose=False, download_files=where)
+    return client_of.Client(page, verbose=False, download_files=where)
 
 
 def pictures(gallery):
@@ -74,14 +74,14 @@ def test_every_other_tab_draws(client, files):
 )
 def test_bad_input_comes_back_as_our_sentence(client, files, name, given, said):
     given = [handle_file(files / x) if str(x).endswith(".png") else x for x in given]
-    with pytest.raises(AppError, match=said) as error:
+    with pytest.raises(client_of.exceptions.AppError, match=said) as error:
         client.predict(*given, api_name=f"/{name}")
     assert "Traceback" not in str(error.value)
 
 
 def test_clicks_of_many_clients_lose_nothing(page, tmp_path):
     def one(seed):
-        own = Client(page, verbose=False, download_files=tmp_path)
+        own = client_of.Client(page, verbose=False, download_files=tmp_path)
         given = ("a red ring", 1, seed, "2/2/2", "")
         return pictures(own.predict(*given, api_name="/generate"))
 

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from small_model import save_small_model
 
 from dalle2_jax.cli.main import main
 from dalle2_jax.data.read_shapes import read
@@ -15,19 +14,8 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.manipulation_cases import CASES, case_of, outside
 from dalle2_jax.evaluate.manipulations import judge_manipulations
 from dalle2_jax.manipulate.latent import EXACT
-from dalle2_jax.unclip import load
 
 QUICK = dataclasses.replace(EXACT, steps="2")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return load(folder)
 
 
 @pytest.fixture(scope="module")

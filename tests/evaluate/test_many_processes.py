@@ -6,7 +6,6 @@ import signal
 
 import pytest
 from launched import DALLE2, alone, ended, finished, started, together, wait_until
-from small_model import save_small_model
 
 from dalle2_jax.errors import Failed
 from dalle2_jax.evaluate.collect import done, gathered
@@ -15,13 +14,8 @@ N = 90  # pictures, the last unit not whole
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def words(model, shards):
-    given = ["evaluate", "--model", model, "--data", *shards, "--n", N, "--unit", 4]
+def words(folder, shards):
+    given = ["evaluate", "--model", folder, "--data", *shards, "--n", N, "--unit", 4]
     given += ["--metrics", "fid,kid,clip_score,cmmd", "--batch", 8]
     return [str(word) for word in given]
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from PIL import Image
-from small_model import save_small_model
 
 from dalle2_jax.components import Component, initial_params
 from dalle2_jax.errors import BadInput
@@ -24,15 +23,10 @@ from dalle2_jax.evaluate.wanted import of_shards, of_world
 from dalle2_jax.evaluate.yardstick import METRICS, facts, scores, yardstick
 from dalle2_jax.layers.transformer import TransformerConfig
 from dalle2_jax.prior.autoregressive import AutoregressiveConfig, with_codes
-from dalle2_jax.unclip import Sampling, generate, load
+from dalle2_jax.unclip import Sampling, generate
 
 WAY = Sampling("2", guidance=2.0, clip=1.0)
 HOW = dict.fromkeys(("prior", "decoder", "upsampler"), WAY)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load(save_small_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")

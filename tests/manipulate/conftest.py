@@ -1,20 +1,7 @@
-"""A small random model, and pictures."""
+"""Pictures for the manipulations."""
 
 import numpy as np
 import pytest
-from small_model import save_small_model
-
-from dalle2_jax.unclip import load
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    return save_small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="session")
-def model(folder):
-    return load(folder)
 
 
 @pytest.fixture(scope="session")

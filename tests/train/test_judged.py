@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_model import save_small_model
 
 from dalle2_jax.cli.main import main
 from dalle2_jax.errors import BadInput
@@ -15,7 +14,7 @@ from dalle2_jax.train.judged import judge_hook
 from dalle2_jax.train.loop import Moment
 from dalle2_jax.train.metrics import open_log, read_metrics
 from dalle2_jax.train.run import Evaluate, as_dict, run_from
-from dalle2_jax.unclip import Sampling, load
+from dalle2_jax.unclip import Sampling
 
 RNG = np.random.default_rng(0)
 
@@ -32,11 +31,6 @@ def test_known_answers():
     assert found["clip_score"] == found["clip_score_real"]
     assert judge(-z, z, -z)["clip_score"] == pytest.approx(1)
     assert judge(-z, z, text)["frechet_clip"] > 0
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load(save_small_model(tmp_path_factory.mktemp("model")))
 
 
 def test_the_hook_reads_draws_and_writes(model, shards, tmp_path):

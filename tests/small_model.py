@@ -14,8 +14,9 @@ from dalle2_jax.decoder.upsampler import UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.prior.diffusion import PriorConfig
-from dalle2_jax.unclip import Sampling
+from dalle2_jax.unclip import Sampling, generate
 
+CAPTIONS = ["a red ring", "a small blue square", "a ring", "a cross", "two", "big"]
 UNET = {"channels": 8, "multiples": (1,), "depth": 1, "groups": 4}
 CFG = {
     "clip": ClipConfig(
@@ -33,18 +34,27 @@ CFG = {
 }
 
 
+def loud(params):
+    """Parameters with noise on them, so that every input is heard."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: x + 0.05 * rng.normal(size=x.shape).astype("f"), params
+    )
+
+
+def pictures(model, captions, batch, **more):
+    """uint8 [n, y, x, 3] of captions, with seed 7."""
+    return np.concatenate(list(generate(model, captions, 7, batch, **more)))
+
+
 def save_small_model(where):
     """Writes CLIP, prior, decoder, upsampler and tokenizer as a model directory."""
     for stage, cfg in CFG.items():
-        rng = np.random.default_rng(0)
-        params = jax.tree.map(
-            lambda x, rng=rng: x + 0.05 * rng.normal(size=x.shape).astype("f"),
-            initial_params(stage, cfg, seed=3),
-        )
+        params = loud(initial_params(stage, cfg, seed=3))
         noise = None if stage == "clip" else plain(Noise(predicts="v"))
         way = plain(Sampling(steps="4", guidance=2.0, clip=1.0))
         config = {"stage": stage, "model": plain(cfg), "noise": noise, "sampling": way}
         save_component(where, stage, config, params)
-    words = ["a red ring", "a blue square", "a photo", "on white at the left"]
-    Tokenizer.train(words * 6, 600).save(where / "tokenizer")
+    more = ["a red ring", "a blue square", "a photo", "on white at the left"]
+    Tokenizer.train([*CAPTIONS, *more] * 6, 600).save(where / "tokenizer")
     return where
