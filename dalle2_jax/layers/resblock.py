@@ -20,10 +20,22 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         y = x.astype(jnp.float32)
-        y = y.reshape(len(x), -1, self.groups, channels // self.groups)
-        y = y - y.mean((1, 3), keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, (1, 3), keepdims=True) + 1e-5)
-        return y.reshape(x.shape) * scale + bias
+        y = y - group_means(y, self.groups)
+        y = y * jax.lax.rsqrt(group_means(y * y, self.groups) + 1e-5)
+        return y * scale + bias
+
+
+def group_means(x, groups):
+    """Mean over all but the batch of every group of channels: [b, 1, ..., c].
+
+    A channel gets its group's mean by a product with ones and zeros: XLA would compute
+    an indexed copy anew for every pixel (0.7 for 0.4 ms at 128 x 128 x 64, two cores).
+    """
+    b, c = len(x), x.shape[-1]
+    means = x.mean(range(1, x.ndim - 1)).reshape(b, groups, c // groups).mean(-1)
+    members = jnp.repeat(jnp.eye(groups), c // groups, axis=1)
+    means = jnp.dot(means, members, precision="highest")
+    return means.reshape(b, *(1,) * (x.ndim - 2), c)
 
 
 def conv(features, dtype, name, zero=False, stride=1):
@@ -34,10 +46,60 @@ def conv(features, dtype, name, zero=False, stride=1):
     )
 
 
+def doubled_conv(features, dtype, name, train):
+    """`conv` of the picture that `double` makes, which is never written down.
+
+    In training it is: the gradients of the smaller kernels are slow on CPUs.
+    """
+    if train:
+        whole = conv(features, dtype, name)
+        return lambda x: whole(double(x))
+    how = {"dtype": dtype, "conv_general_dilated": _doubled, "name": name}
+    return nn.Conv(features, (3, 3), **how)
+
+
+def _doubled(x, kernel, *_, precision, **__):
+    """[b, y, x, c], [3, 3, c, d] -> [b, 2 y, 2 x, d].
+
+    The four pixels made from one see just 2x2 pixels of x, weighed with sums of the
+    kernel's rows and columns: 16 products in the place of 36.
+    """
+    (b, rows, columns, c), features = x.shape, kernel.shape[-1]
+    taps = kernel.astype(jnp.float32)
+    for axis in (0, 1):
+        first, middle, last = jnp.split(taps, 3, axis)
+        even = jnp.concatenate([first, middle + last], axis)
+        odd = jnp.concatenate([first + middle, last], axis)
+        taps = jnp.stack([even, odd], -2)
+    taps = taps.astype(kernel.dtype).reshape(2, 2, c, 4 * features)
+    y = jax.lax.conv_general_dilated(
+        x,
+        taps,
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    ).reshape(b, rows + 1, columns + 1, 2, 2, features)
+    y = jnp.stack([y[:, :rows, :, 0], y[:, 1:, :, 1]], 2)
+    y = jnp.stack([y[:, :, :, :columns, 0], y[:, :, :, 1:, 1]], 4)
+    return y.reshape(b, 2 * rows, 2 * columns, features)
+
+
+def pointwise(features, dtype, name):
+    """A 1x1 convolution as the product that it is, which XLA's CPU backend misses."""
+    how = {"dtype": dtype, "conv_general_dilated": _product, "name": name}
+    return nn.Conv(features, (1, 1), **how)
+
+
+def _product(x, kernel, *_, precision, **__):
+    return jnp.dot(x, kernel[0, 0], precision=precision)
+
+
 def halve(x):
     """Mean of every 2x2 pixels: [b, y, x, c] -> [b, y / 2, x / 2, c]."""
-    b, rows, columns, c = x.shape
-    return x.reshape(b, rows // 2, 2, columns // 2, 2, c).mean((2, 4))
+    y = x.astype(jnp.float32)
+    y = y[:, ::2] + y[:, 1::2]
+    return ((y[:, :, ::2] + y[:, :, 1::2]) / 4).astype(x.dtype)
 
 
 def double(x):
@@ -68,15 +130,19 @@ class ResBlock(nn.Module):
     def __call__(self, x, time, train=False):
         """x [b, y, x, c], time (after its SiLU) [b, d] -> [b, y', x', features]."""
         h = jax.nn.silu(GroupNorm(self.groups, name="norm_1")(x)).astype(self.dtype)
-        h, x = RESIZE[self.resize](h), RESIZE[self.resize](x)
-        h = convolved(conv(self.features, self.dtype, "conv_1")(h))
+        x = RESIZE[self.resize](x)
+        if self.resize == "up":
+            h = doubled_conv(self.features, self.dtype, "conv_1", train)(h)
+        else:
+            h = conv(self.features, self.dtype, "conv_1")(RESIZE[self.resize](h))
+        h = convolved(h)
         rows = self.features * (2 if self.scale_shift else 1)
         time = nn.Dense(rows, dtype=self.dtype, name="time")(time)[:, None, None]
         h = self._with_time(h, time)
         h = nn.Dropout(self.dropout, deterministic=not train)(jax.nn.silu(h))
         h = conv(self.features, self.dtype, "conv_2", zero=True)(h.astype(self.dtype))
         if x.shape[-1] != self.features:
-            x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="skip")(x)
+            x = pointwise(self.features, self.dtype, "skip")(x)
         return along_batch(x + h)
 
     def _with_time(self, h, time):
