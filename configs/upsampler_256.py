@@ -74,7 +74,7 @@ def small():
         },
     }
     config.noise.predicts = "x0"
-    config.corrupt = {"blur": 0.5, "noise": 0.2, "crop": 0.5}
+    config.corrupt = {"blur": 0.5, "noise": 0.05, "crop": 0.5}
     config.sampling.steps = "4"
     config.optim.update(rate=2e-3, warmup=50, final=0.05, ema=0.99)
     config.data = {"size": 64, "context": 20}

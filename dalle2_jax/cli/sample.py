@@ -260,6 +260,8 @@ def check(args, captions):
         raise BadInput(f"--memory must be above 0 GiB, not {args.memory}.")
     if args.keep is not None and not 1 <= args.keep <= args.n:
         raise BadInput(f"--keep {args.keep} must lie between 1 and --n {args.n}.")
+    if args.keep and stages_of(args.stages) == ["prior"]:
+        raise BadInput("--keep ranks pictures; --stages prior draws none. Drop one.")
 
 
 def tell_long(model, captions, refuse):

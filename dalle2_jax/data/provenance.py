@@ -10,18 +10,25 @@ XMP = """<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
  xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
  Iptc4xmpExt:DigitalSourceType="{source}"/></rdf:RDF></x:xmpmeta>
 <?xpacket end="w"?>"""
-SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+KEEPING = ("inpaint",)  # verbs whose pictures keep pixels of one that was given
 
 
 def save_picture(path, picture, facts):
-    """Writes uint8 [y, x, 3] as PNG; `facts` go in as JSON, the source type as XMP."""
+    """Writes uint8 [y, x, 3] as PNG; `facts` go in as JSON, the source type as XMP.
+
+    The type is IPTC's trainedAlgorithmicMedia, or its compositeWith... of a `verb`
+    that leaves a part of a given picture as it was.
+    """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("Software", f"dalle2_jax {__version__}")
     info.add_text("dalle2", json.dumps(facts))
-    info.add_itxt("XML:com.adobe.xmp", XMP.format(source=SOURCE))
+    kept = facts.get("verb") in KEEPING
+    kind = "compositeWithTrainedAlgorithmicMedia" if kept else "trainedAlgorithmicMedia"
+    info.add_itxt("XML:com.adobe.xmp", XMP.format(source=SOURCES + kind))
     draft = path.with_name(f".{path.name}.new")
     Image.fromarray(picture).save(draft, "png", pnginfo=info)
     draft.replace(path)

@@ -179,6 +179,8 @@ def decoder_loss(run, clip_cfg):
             k_empty = jax.random.fold_in(k_forget, len(batch.tokens))
             batch = _emptied(batch, k_empty, how.drop_text)
         caption, z_image = embed(clip_cfg, frozen, batch)
+        if how.noise_image > 0:
+            z_image = turned(z_image, how.noise_image, jax.random.fold_in(key, 3))
         given = decoder_condition(caption, z_image, clip_cfg.unit)
         condition = forget(given, k_forget, how.drop_image, absent)
         return _noising(resize(batch.image, cfg.size), condition, noise, k_noise)
@@ -259,6 +261,17 @@ def worsen(low, key, how):
         level = how.noise * jax.random.uniform(k_level, per_picture)
         low = low + level * jax.random.normal(k_noise, low.shape)
     return low
+
+
+def turned(z_image, noise, key):
+    """z_i [b, clip] plus normal noise of `noise` times its length, as long as before.
+
+    Not in the paper. A decoder that never hears z_i exactly cannot tell apart what
+    differs by less, and is at home where only priors and new captions lead.
+    """
+    length = jnp.linalg.norm(z_image, axis=-1, keepdims=True)
+    step = length * jax.random.normal(key, z_image.shape) / z_image.shape[-1] ** 0.5
+    return normalised(z_image + noise * step) * length
 
 
 def _sometimes(caption, key, drop):

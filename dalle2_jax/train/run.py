@@ -89,6 +89,7 @@ class Corrupt:
 
     drop_image: float = 0.0  # share of examples without z_i
     drop_text: float = 0.0  # share of examples without the caption
+    noise_image: float = 0.0  # decoder: noise on z_i, of its length; not in the paper
     empty: bool = False  # decoder: a dropped caption is the empty one, not absent
     kind: str = "blur"  # of the low-resolution picture; or "bsr", "bsr_light"
     blur: float = 0.0  # "blur": probability of blurring the low-resolution picture

@@ -51,6 +51,7 @@ def test_captions_from_a_file_reranked(folder, tmp_path):
         (["a", "--stages", "prior,upsampler"], "no stages in a row"),
         (["a", "--stages", "decoder"], "--embeddings takes the place of the prior"),
         (["a", "--keep", "2"], "--keep 2 must lie between 1 and --n 1"),
+        (["a", "--keep", "1", "--stages", "prior"], "--keep ranks pictures"),
         (["a", "--sampler", "euler"], "sampler must be one of ancestral, ddim"),
         (["a", "--sampler", "analytic"], "needs the mean square of the network's eps"),
         (["a " * 40, "--no-cut"], "shorten it, or leave out --no-cut"),

@@ -55,7 +55,8 @@ def test_a_verb_writes_its_pictures(verb, folder, pictures, tmp_path, monkeypatc
     expected = MADE.get(verb, 1 + int(VERBS[verb][-1]) if "--n" in VERBS[verb] else 0)
     assert len(made) == expected and (tmp_path / "grid.png").is_file()
     with Image.open(made[-1]) as image:
-        assert image.size == (16, 16) and "DigitalSourceType" in str(image.info)
+        kept = "compositeWithTrained" in image.info["XML:com.adobe.xmp"]
+        assert image.size == (16, 16) and kept == (verb == "inpaint")
         facts = json.loads(image.info["dalle2"])
     given = {"verb": verb, "seed": 0, "model": folder.name, "sample": len(made) - 1}
     given |= {"steps": "3"} if steps else {}

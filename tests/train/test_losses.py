@@ -156,6 +156,22 @@ def test_embeddings_give_the_loss_that_their_pictures_give(stage, world):
     np.testing.assert_allclose(arrays[0], pictures[0], rtol=1e-3)
 
 
+def test_noise_turns_what_the_decoder_hears_and_leaves_its_length(world):
+    clip, _, batches = world
+    batch, found = next(batches()), []
+    for noise in (0.0, 0.5):
+        words = ["--config.model.clip=64", f"--config.corrupt.noise_image={noise}"]
+        run = load_run("configs/decoder_64.py:small", words)
+        prepare = LOSSES["decoder"](run, clip.cfg).prepare
+        given = prepare({"clip": clip.params}, batch, jax.random.key(0)).given
+        found.append(np.asarray(given.z_image))
+    exact, noisy = found
+    lengths = np.linalg.norm(exact, axis=1), np.linalg.norm(noisy, axis=1)
+    np.testing.assert_allclose(*lengths, rtol=1e-5)
+    cosines = np.sum(exact * noisy, axis=1) / lengths[0] ** 2
+    assert abs(cosines.mean() - 1.25**-0.5) < 0.05 and cosines.std() > 0.005
+
+
 def test_a_prior_is_trained_and_sampled_without_clip():
     """z_i is a turned copy of the one state that is not padding."""
     run = run_of("prior", "model.text_width=8", "optim.warmup=5")
