@@ -44,7 +44,7 @@ def _steps(clip, prior, decoder, upsampler):
 
 WORLDS = {
     "simple": World(12, 24_000, 16, _steps(700, 300, 2400, 300)),
-    "pairs": World(15, 24_000, 20, _steps(1600, 250, 2450, 300), "pairs"),
+    "pairs": World(15, 24_000, 20, _steps(1600, 250, 3800, 300), "pairs"),
     "full": World(60, 40_000, 48, _steps(3000, 1500, 12_000, 2000), "pairs"),
 }
 
