@@ -46,53 +46,71 @@ def conv(features, dtype, name, zero=False, stride=1):
     )
 
 
-def doubled_conv(features, dtype, name, train):
-    """`conv` of the picture that `double` makes, which is never written down.
-
-    In training it is: the gradients of the smaller kernels are slow on CPUs.
-    """
-    if train:
-        whole = conv(features, dtype, name)
-        return lambda x: whole(double(x))
-    how = {"dtype": dtype, "conv_general_dilated": _doubled, "name": name}
-    return nn.Conv(features, (3, 3), **how)
+def _held(module, shape):
+    """A kernel of that shape and its bias, as `nn.Conv` names and initialises them."""
+    kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
+    return kernel, module.param("bias", nn.initializers.zeros, shape[-1:])
 
 
-def _doubled(x, kernel, *_, precision, **__):
-    """[b, y, x, c], [3, 3, c, d] -> [b, 2 y, 2 x, d].
+def _convolved(x, kernel):
+    """Convolution with [3, 3, c, d] or [2, 2, c, d], a pixel of padding on every side."""
+    sizes, layout = ((1, 1), ((1, 1), (1, 1))), ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, *sizes, dimension_numbers=layout)
+
+
+class DoubledConv(nn.Module):
+    """`conv` of the picture that `double` makes, which is not written down for that.
 
     The four pixels made from one see just 2x2 pixels of x, weighed with sums of the
-    kernel's rows and columns: 16 products in the place of 36.
+    kernel's rows and columns: 16 products in the place of 36. In training the picture
+    is written down: the gradients of smaller kernels are slow on CPUs.
     """
-    (b, rows, columns, c), features = x.shape, kernel.shape[-1]
-    taps = kernel.astype(jnp.float32)
+
+    features: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        """[b, y, x, c] -> [b, 2 y, 2 x, features]."""
+        kernel, bias = _held(self, (3, 3, x.shape[-1], self.features))
+        seen, taps = (double(x), kernel) if train else (x, _sums(kernel))
+        seen, taps, bias = nn.dtypes.promote_dtype(seen, taps, bias, dtype=self.dtype)
+        y = _convolved(seen, taps)
+        return (y if train else _interleaved(y)) + bias
+
+
+def _sums(kernel):
+    """[3, 3, c, d] -> [2, 2, c, 4 d], for (even, odd) rows x (even, odd) columns."""
+    kernel = kernel.astype(jnp.float32)
     for axis in (0, 1):
-        first, middle, last = jnp.split(taps, 3, axis)
+        first, middle, last = jnp.split(kernel, 3, axis)
         even = jnp.concatenate([first, middle + last], axis)
         odd = jnp.concatenate([first + middle, last], axis)
-        taps = jnp.stack([even, odd], -2)
-    taps = taps.astype(kernel.dtype).reshape(2, 2, c, 4 * features)
-    y = jax.lax.conv_general_dilated(
-        x,
-        taps,
-        (1, 1),
-        ((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision,
-    ).reshape(b, rows + 1, columns + 1, 2, 2, features)
-    y = jnp.stack([y[:, :rows, :, 0], y[:, 1:, :, 1]], 2)
-    y = jnp.stack([y[:, :, :, :columns, 0], y[:, :, :, 1:, 1]], 4)
-    return y.reshape(b, 2 * rows, 2 * columns, features)
+        kernel = jnp.stack([even, odd], -2)
+    return kernel.reshape(*kernel.shape[:3], -1)
 
 
-def pointwise(features, dtype, name):
+def _interleaved(y):
+    """[b, y + 1, x + 1, 4 d] -> [b, 2 y, 2 x, d], from what _sums weighed."""
+    b, rows, columns, features = y.shape
+    y = y.reshape(b, rows, columns, 2, 2, features // 4)
+    y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], 2)
+    y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], 4)
+    return y.reshape(b, 2 * rows - 2, 2 * columns - 2, features // 4)
+
+
+class Pointwise(nn.Module):
     """A 1x1 convolution as the product that it is, which XLA's CPU backend misses."""
-    how = {"dtype": dtype, "conv_general_dilated": _product, "name": name}
-    return nn.Conv(features, (1, 1), **how)
 
+    features: int
+    dtype: str = "float32"
 
-def _product(x, kernel, *_, precision, **__):
-    return jnp.dot(x, kernel[0, 0], precision=precision)
+    @nn.compact
+    def __call__(self, x):
+        """[..., c] -> [..., features]."""
+        kernel, bias = _held(self, (1, 1, x.shape[-1], self.features))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return jnp.dot(x, kernel[0, 0]) + bias
 
 
 def halve(x):
@@ -132,7 +150,7 @@ class ResBlock(nn.Module):
         h = jax.nn.silu(GroupNorm(self.groups, name="norm_1")(x)).astype(self.dtype)
         x = RESIZE[self.resize](x)
         if self.resize == "up":
-            h = doubled_conv(self.features, self.dtype, "conv_1", train)(h)
+            h = DoubledConv(self.features, self.dtype, name="conv_1")(h, train)
         else:
             h = conv(self.features, self.dtype, "conv_1")(RESIZE[self.resize](h))
         h = convolved(h)
@@ -142,7 +160,7 @@ class ResBlock(nn.Module):
         h = nn.Dropout(self.dropout, deterministic=not train)(jax.nn.silu(h))
         h = conv(self.features, self.dtype, "conv_2", zero=True)(h.astype(self.dtype))
         if x.shape[-1] != self.features:
-            x = pointwise(self.features, self.dtype, "skip")(x)
+            x = Pointwise(self.features, self.dtype, name="skip")(x)
         return along_batch(x + h)
 
     def _with_time(self, h, time):

@@ -15,7 +15,7 @@ from dalle2_jax.layers.attention import attend, heads_of
 from dalle2_jax.layers.embeddings import TimeEmbedding, depth_to_space, space_to_depth
 from dalle2_jax.layers.place import along_batch, placed
 from dalle2_jax.layers.recompute import recomputed
-from dalle2_jax.layers.resblock import GroupNorm, ResBlock, conv, doubled_conv
+from dalle2_jax.layers.resblock import DoubledConv, GroupNorm, ResBlock, conv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Up(nn.Module):
             return x
         if cfg.updown == "resblock":
             return _block(cfg, level, "up", "up")(x, time, train)
-        return doubled_conv(cfg.width(level), cfg.dtype, "up", train)(x)
+        return DoubledConv(cfg.width(level), cfg.dtype, name="up")(x, train)
 
 
 class Head(nn.Module):

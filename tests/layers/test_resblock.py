@@ -8,12 +8,12 @@ import pytest
 
 from dalle2_jax.layers.init import init_params
 from dalle2_jax.layers.resblock import (
+    DoubledConv,
     GroupNorm,
+    Pointwise,
     ResBlock,
     double,
-    doubled_conv,
     halve,
-    pointwise,
 )
 
 X = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
@@ -42,26 +42,18 @@ def test_a_fresh_residual_block_only_resizes(resize, expected):
     np.testing.assert_allclose(y, change(x), atol=1e-6)
 
 
-class Doubling(nn.Module):
-    train: bool
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x):
-        return doubled_conv(6, self.dtype, "conv", self.train)(x)
-
-
 @pytest.mark.parametrize("size", [(4, 4), (1, 1), (3, 5), (8, 2)])
 def test_the_smaller_kernels_see_what_one_sees_of_the_doubled_picture(size):
     x = jax.random.normal(jax.random.key(3), (2, *size, 4))
-    params = {"params": init_params(Doubling(True), 0, x)}
-    whole = Doubling(True).apply(params, x)
+    block = DoubledConv(6)
+    params = {"params": init_params(block, 0, x)}
+    whole = block.apply(params, x, train=True)
     assert whole.shape == (2, 2 * size[0], 2 * size[1], 6)
-    np.testing.assert_allclose(Doubling(False).apply(params, x), whole, atol=2e-6)
+    np.testing.assert_allclose(block.apply(params, x), whole, atol=2e-6)
 
     def slope(train):
         def loss(params, x):
-            return jnp.sum(jnp.sin(Doubling(train).apply(params, x)))
+            return jnp.sum(jnp.sin(block.apply(params, x, train)))
 
         return jax.grad(loss, (0, 1))(params, x)
 
@@ -74,11 +66,12 @@ def test_the_smaller_kernels_see_what_one_sees_of_the_doubled_picture(size):
 
 def test_the_smaller_kernels_are_summed_in_float32():
     x = jax.random.normal(jax.random.key(4), (2, 8, 8, 32)).astype(jnp.bfloat16)
-    params = {"params": init_params(Doubling(True), 0, x)}
-    exact = Doubling(True).apply(params, x.astype(jnp.float32))
+    params = {"params": init_params(DoubledConv(6), 0, x)}
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    exact = DoubledConv(6).apply(params, x.astype(jnp.float32), train=True)
 
     def error(train):
-        y = Doubling(train, "bfloat16").apply(params, x)
+        y = DoubledConv(6, "bfloat16").apply(params, x, train)
         return float(jnp.sqrt(jnp.mean((y - exact) ** 2)))
 
     assert error(False) < 1.5 * error(True)
@@ -87,5 +80,5 @@ def test_the_smaller_kernels_are_summed_in_float32():
 def test_a_pointwise_product_is_a_1x1_convolution():
     plain = nn.Conv(5, (1, 1))
     params = {"params": init_params(plain, 0, X)}
-    there = pointwise(5, "float32", None).apply(params, X)
+    there = Pointwise(5).apply(params, X)
     np.testing.assert_allclose(there, plain.apply(params, X), atol=1e-6)
