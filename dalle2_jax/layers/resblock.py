@@ -53,7 +53,7 @@ def _held(module, shape):
 
 
 def _convolved(x, kernel):
-    """Convolution with [3, 3, c, d] or [2, 2, c, d], a pixel of padding on every side."""
+    """With a kernel [3, 3, c, d] or [2, 2, c, d]; a pixel of padding on every side."""
     sizes, layout = ((1, 1), ((1, 1), (1, 1))), ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, *sizes, dimension_numbers=layout)
 
