@@ -126,7 +126,7 @@ def small():
     config.corrupt.noise_image = 0.25
     config.sampling = {
         "steps": "12",
-        "guidance": 3.0,
+        "guidance": 1.5,
         "sampler": "ddim",
         "eta": 0.0,
         "clip": 1.0,
@@ -146,26 +146,10 @@ def small_paper():
     return config
 
 
-def pairs():
-    """`small` for two objects: less guidance, which keeps their colours apart."""
-    config = small()
-    config.sampling.guidance = 1.5
-    return config
-
-
-def pairs_paper():
-    """`pairs` with the paper's own conditioning alone."""
-    config = pairs()
-    config.model.spatial_map = 0
-    config.corrupt.noise_image = 0.0
-    return config
-
-
 def emoji():
     """For a thousand real pictures, seen again and again."""
     config = small()
     config.corrupt.noise_image = 0.0
-    config.sampling.guidance = 1.5
     config.update(steps=2000, sample_every=1000)
     return config
 
@@ -175,8 +159,6 @@ VARIANTS = {
     "karlo": karlo,
     "small": small,
     "small_paper": small_paper,
-    "pairs": pairs,
-    "pairs_paper": pairs_paper,
     "emoji": emoji,
 }
 

@@ -35,7 +35,7 @@ class World:
     count: int
     context: int
     steps: dict
-    variant: str = "small"  # of CLIP's and the decoder's configuration
+    variant: str = "small"  # of CLIP's configuration
 
 
 def _steps(clip, prior, decoder, upsampler):
@@ -145,7 +145,7 @@ def plan_of(args):
         )
     if args.captions < 2:
         raise BadInput(f"--captions must be at least 2, not {args.captions}.")
-    decoder = f"{world.variant}_paper" if args.paper_conditioning else world.variant
+    decoder = "small_paper" if args.paper_conditioning else "small"
     return Plan(args.world, minutes, args.out, args.seed, args.captions, decoder)
 
 
