@@ -152,9 +152,9 @@ plt.show()
 # ## Guidance
 #
 # The paper's figure 11: with more guidance FID falls at first, then rises. The
-# quickstart's small model is at its best without (`s = 1`), by this distance and by
-# CLIP score; more makes its colours more vivid than real ones. `dalle2 study guidance`
-# does this with more pictures and numbers.
+# quickstart's small model is at its best with little or none (`s = 1` to `1.5`); more
+# makes its colours more vivid than real ones. `dalle2 study guidance` does this with
+# more pictures and numbers.
 
 # %%
 from dataclasses import replace

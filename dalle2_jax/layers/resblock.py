@@ -52,8 +52,8 @@ def _held(module, shape):
     return kernel, module.param("bias", nn.initializers.zeros, shape[-1:])
 
 
-def _convolved(x, kernel):
-    """With a kernel [3, 3, c, d] or [2, 2, c, d]; a pixel of padding on every side."""
+def _padded_conv(x, kernel):
+    """Convolution with [3, 3, c, d] or [2, 2, c, d] and a pixel of padding around x."""
     sizes, layout = ((1, 1), ((1, 1), (1, 1))), ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, *sizes, dimension_numbers=layout)
 
@@ -75,7 +75,7 @@ class DoubledConv(nn.Module):
         kernel, bias = _held(self, (3, 3, x.shape[-1], self.features))
         seen, taps = (double(x), kernel) if train else (x, _sums(kernel))
         seen, taps, bias = nn.dtypes.promote_dtype(seen, taps, bias, dtype=self.dtype)
-        y = _convolved(seen, taps)
+        y = _padded_conv(seen, taps)
         return (y if train else _interleaved(y)) + bias
 
 
