@@ -265,7 +265,8 @@ def test_embeddings_in_the_shards_take_the_image_towers_place(home, members, con
 
 
 def test_a_decoder_is_shown_stored_embeddings(home, members):
-    run = run_of("decoder_64", ["data.embeddings='npy'", "batch=8", "model.size=8"])
+    exact = ["model.size=8", "corrupt.noise_image=0.0"]
+    run = run_of("decoder_64", ["data.embeddings='npy'", "batch=8", *exact])
     work, key = job(home, members), jax.random.key(0)
     mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
     source = open_source(run, work)
