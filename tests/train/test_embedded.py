@@ -184,23 +184,27 @@ def test_without_captions_a_prior_hears_the_pooled_text(home, tmp_path):
         LOSSES["prior"](karlo, None)({}, {}, Encoded(z, z_text=z), jax.random.key(0))
 
 
-def refused(home, data, words, *changes, config="prior_diffusion"):
+def refusal(home, data, *changes, config="prior_diffusion"):
+    """What is said of data that a run refuses."""
     run = run_of(config, changes)
     mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
     with pytest.raises(BadInput) as error:
         source = open_source(run, job(home, data))
         borrow_clip(run, job(home, data), mesh, source)
-    assert all(word in str(error.value) for word in words), error.value
+    return str(error.value)
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(home, tmp_path):
-    refused(home, home / "emb", ["width 64", "clip is 32"], "model.clip=32")
-    refused(home, home / "emb", ["give decoder tar shards"], config="decoder_64")
+    said = refusal(home, home / "emb", "model.clip=32")
+    assert "width 64" in said and "clip is 32" in said
+    said = refusal(home, home / "emb", config="decoder_64")
+    assert "give decoder tar shards" in said
     shutil.copytree(home / "emb", tmp_path / "emb")
     about = json.loads((tmp_path / "emb" / "embeddings.json").read_text())
     about["clip"] = "0123"
     (tmp_path / "emb" / "embeddings.json").write_text(json.dumps(about))
-    refused(home, tmp_path / "emb", ["another CLIP made", "0123"])
+    said = refusal(home, tmp_path / "emb")
+    assert "another CLIP made" in said and "0123" in said
 
 
 def test_lengths_are_said_and_made_one(home, tmp_path, caplog):
@@ -281,12 +285,13 @@ def test_a_decoder_is_shown_stored_embeddings(home, members):
 
 
 def test_members_that_do_not_fit_are_refused(home, members):
-    words = ["data.embeddings='npy'"]
-    refused(home, members, ["'npy'", "hears no embeddings"], *words, config="clip")
-    clip = [*words, "model.clip=32"]
-    refused(home, members, ["0.tar: 0", "width 64", "clip is 32"], *clip)
-    other = ["data.embeddings='img_emb.npy'"]
-    refused(home, members, ["No usable sample", "no img_emb.npy: 256"], *other)
+    named = "data.embeddings='npy'"
+    said = refusal(home, members, named, config="clip")
+    assert "'npy'" in said and "hears no embeddings" in said
+    said = refusal(home, members, named, "model.clip=32")
+    assert all(part in said for part in ("0.tar: 0", "width 64", "clip is 32"))
+    said = refusal(home, members, "data.embeddings='img_emb.npy'")
+    assert "No usable sample" in said and "no img_emb.npy: 256" in said
 
 
 def test_broken_samples_are_left_out_and_counted(home, shards, tmp_path):
