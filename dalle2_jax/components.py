@@ -137,7 +137,7 @@ def load_component(folder, stage, dtype=None):
             f"{where}/model.safetensors cannot be read ({error}); export it again."
         ) from error
     _check(where, flat, expected_shapes(stage, cfg))
-    compare(where)
+    check_weights(where)
     part = Component(cfg, noise, unflatten(flat), config)
     return cast(part, dtype) if dtype else part
 
@@ -252,7 +252,7 @@ def _check(where, flat, shapes):
         )
 
 
-def compare(where):
+def check_weights(where):
     """Refuses a component's weights that are not those of the checksum beside them.
 
     Raises:

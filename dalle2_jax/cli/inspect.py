@@ -135,10 +135,10 @@ def check_model(folder):
     Raises:
         BadInput: one is damaged; names the file.
     """
-    from dalle2_jax.components import CHECKSUM, compare
+    from dalle2_jax.components import CHECKSUM, check_weights
 
     for name in read(folder / "dalle2.json")["components"]:
-        compare(folder / name)
+        check_weights(folder / name)
         noted = (folder / name / CHECKSUM).is_file()
         print(f"{name}: {'intact' if noted else 'has no checksum'}")
 
