@@ -14,11 +14,16 @@ from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.noised import NoisedClipConfig
 from dalle2_jax.components import initial_params, save_component
 from dalle2_jax.config import plain
+from dalle2_jax.data.shapes import SHAPES
 from dalle2_jax.decoder.classifier import ClassifierConfig
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
+from dalle2_jax.evaluate.judges import labels_of
+from dalle2_jax.evaluate.wanted import of_world
 from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.unclip import Request, Sampling, load
+
+LABELS = {"caption": "things.0.shape", "classes": SHAPES}
 
 
 def grown(folder, where):
@@ -32,7 +37,8 @@ def grown(folder, where):
     }
     for stage, cfg in parts.items():
         params = loud(initial_params(stage, cfg, seed=4))
-        save_component(where, stage, {"stage": stage, "model": plain(cfg)}, params)
+        config = {"stage": stage, "model": plain(cfg), "data": LABELS}
+        save_component(where, stage, config, params)
     return where
 
 
@@ -52,12 +58,16 @@ def test_judges_are_heard_sample_by_sample(folder, tmp_path, capsys):
     out = tmp_path / "out"
     base = ["sample", "--model", str(tmp_path / "model"), "--out", str(out), "a ring"]
     base += ["--steps", "1/3/1"]
-    both = ["--clip-guidance", "2", "--classifier-guidance", "1", "--label", "2"]
+    both = ["--clip-guidance", "2", "--classifier-guidance", "1", "--label", "triangle"]
     assert main([*base, *both]) == 0
     facts = json.loads(Image.open(out / "00000.png").info["dalle2"])
     assert (facts["clip_guidance"], facts["label"], facts["seed"]) == (2.0, 2, 0)
     assert main([*base, *both[:4]]) == 2
     assert "needs a class; give --label N" in capsys.readouterr().err
+    assert main([*base, *both[:4], "--label", "5"]) == 2
+    said = f"is no class of this classifier, which knows {', '.join(SHAPES)} (0 to 4)."
+    assert said in capsys.readouterr().err
+    assert main([*base, *both[:4], "--label", "2"]) == 0
 
 
 def test_a_noise_aware_clip_guides_to_the_caption_whatever_the_decoder_is_told(
@@ -79,6 +89,29 @@ def test_a_judge_of_other_noise_is_refused(folder, tmp_path):
     judge = model.noised_clip._replace(noise=Noise("linear"))
     with pytest.raises(BadInput, match="trained with linear noise of 1000 steps"):
         pictures(model._replace(noised_clip=judge), CAPTIONS[:1], 1, how=how)
+
+
+def test_what_judges_draw_alone_is_counted(folder, tmp_path, capsys):
+    model, out = grown(folder, tmp_path / "model"), tmp_path / "out"
+    words = ["study", "judges", "--n", "4", "--steps", "2/2/2", "--out", str(out)]
+    words += ["--world", "simple", "--scales", "0,500", "--model"]
+    assert main([*words, str(model)]) == 0
+    assert "classifier" in capsys.readouterr().out and (out / "judges.png").is_file()
+    rows = json.loads((out / "judges.json").read_text())["rows"]
+    assert [(row["judge"], row["scale"]) for row in rows] == [
+        ("noised_clip", 0.0),
+        ("noised_clip", 500.0),
+        ("classifier", 0.0),
+        ("classifier", 500.0),
+    ]
+    assert all(0 <= row["accuracy"]["shape"] <= 1 and row["n"] == 4 for row in rows)
+    specs, part = of_world("simple", 4).specs, load(model).classifier
+    shapes = [spec.things[0].shape for spec in specs]
+    assert labels_of(part, specs) == [SHAPES.index(shape) for shape in shapes]
+    with pytest.raises(BadInput, match="learned unknown labels .0, 1, 2, 3, 4., and"):
+        labels_of(part._replace(config={}), specs)
+    assert main([*words, str(folder)]) == 2
+    assert "holds no judge: noised_clip or classifier" in capsys.readouterr().err
 
 
 def test_the_noised_clip_for_the_quickstart_sees_what_its_decoder_draws():

@@ -73,11 +73,12 @@ def train(args):
 
     start_jax()
     from dalle2_jax.cli.plan import clip_beside
-    from dalle2_jax.plan.program import check_clip, needs_clip
+    from dalle2_jax.plan.program import check_clip
+    from dalle2_jax.train.run import HEARING
 
     run = load_run(args.config, args.overrides)
     clip = None
-    if needs_clip(run.stage):
+    if run.stage in HEARING:
         clip = load_run(args.clip or clip_beside(args.config)).model
         check_clip(run, clip)
     choices = itertools.product(args.batch, REMATS[args.remat])

@@ -53,8 +53,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--label",
         action="append",
-        type=int,
-        help="class for --classifier-guidance; one for all, or one per caption",
+        help="class for --classifier-guidance, by name or number; one for all, or one "
+        "per caption",
     )
     add_ways(parser)
     add_memory(parser)
@@ -111,17 +111,17 @@ def run(args):
     model = model._replace(**{s: None for s in PARTS[2:] if s not in chosen})
     if "upsampler" not in chosen:
         model = model._replace(upsampler_last=None)
-    request = request_of(args, wanted)
+    request = request_of(args, wanted, model)
     pictures = drawn(args, model, request, how, route, z_image)
     save(args, np.arange(len(wanted)), pictures, request, model, how)
 
 
-def request_of(args, wanted):
+def request_of(args, wanted, model):
     """The unclip.Request of the captions, each repeated --n times.
 
     Raises:
-        BadInput: as many other captions or labels were given as fit nothing; or
-            guidance by a classifier without a label.
+        BadInput: as many other captions or labels were given as fit nothing; guidance
+            by a classifier without a label, or a label that it does not know.
     """
     from dalle2_jax.errors import BadInput
     from dalle2_jax.unclip import Request
@@ -137,7 +137,32 @@ def request_of(args, wanted):
             given[flag] = [value for value in values for _ in range(args.n)]
     if args.classifier_guidance and args.label is None:
         raise BadInput("--classifier-guidance needs a class; give --label N.")
-    return Request(wanted, given["decoder_caption"], given["label"])
+    labels = given["label"] and class_numbers(model, given["label"])
+    return Request(wanted, given["decoder_caption"], labels)
+
+
+def class_numbers(model, labels):
+    """The numbers of classes that are given by name or number.
+
+    Raises:
+        BadInput: the model holds no classifier, or it knows no such class.
+    """
+    from dalle2_jax.data.labels import classes_of
+    from dalle2_jax.errors import BadInput
+    from dalle2_jax.unclip import need
+
+    need(model, "classifier")
+    part = model.classifier
+    count = part.cfg.unet.out_channels
+    known = classes_of(part.config.get("data", {}).get("classes"), count)
+    numbers = {str(i): i for i in range(count)} | known.numbers
+    for label in labels:
+        if label not in numbers:
+            raise BadInput(
+                f"--label {label} is no class of this classifier, which knows "
+                f"{known.said()} (0 to {count - 1})."
+            )
+    return [numbers[label] for label in labels]
 
 
 def drawn(args, model, request, how, route, z_image):

@@ -2,6 +2,7 @@
 
 from dalle2_jax.cli import (
     study_human,
+    study_judges,
     study_manipulations,
     study_routes,
     study_sweep,
@@ -15,7 +16,8 @@ EXAMPLE = (
     "         dalle2 study aesthetic --model M --data 'shards/*.tar' --ratings r.csv\n"
     "         dalle2 study human --model M --world simple --n 20 --out sheet\n"
     "         dalle2 study human --answers answers.csv --key sheet/key.json\n"
-    "         dalle2 study manipulations --model runs/model --n 100 --out study"
+    "         dalle2 study manipulations --model runs/model --n 100 --out study\n"
+    "         dalle2 study judges --model runs/model --world simple --out study"
 )
 
 
@@ -26,6 +28,7 @@ def add_arguments(parser):
     study_sweep.add_verbs(studies)
     study_human.add_verb(studies)
     study_manipulations.add_verb(studies)
+    study_judges.add_verb(studies)
 
 
 def run(args):

@@ -16,15 +16,15 @@ class LazyShards:
     """The samples of tar shards by record numbers; none is counted before it is read.
 
     Args:
-        paths, need, keep: as in `records.ShardSource`.
+        paths, need, keep, said: as in `records.ShardSource`.
 
     Raises:
         BadInput: no shard; later, one that cannot be read.
     """
 
-    def __init__(self, paths, need=NEED, keep=()):
+    def __init__(self, paths, need=NEED, keep=(), said=""):
         self.shards = expand(paths)
-        self.reader = ShardReader(self.shards, tuple(need), tuple(keep), most=HELD)
+        self.reader = ShardReader(self.shards, tuple(need), tuple(keep), said, HELD)
         self._rules, self._ahead = rules_of(keep), None
 
     def __getstate__(self):

@@ -4,12 +4,14 @@
     tfds:FOLDER[:SPLIT]           the folder with dataset_info.json
 
 Pictures stay encoded until a batch is made. A sample's caption is its first one, or
-tells its label's name.
+tells its label's name; or the feature that is asked for, a label as its number.
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from dalle2_jax.data.shard_reader import Record
 from dalle2_jax.errors import BadInput
@@ -38,7 +40,7 @@ def open_prepared(data, how):
             f"config.data.{name} is for tar shards; leave it out with {PREFIX}, or "
             "slice the split ('train[:10%]')."
         )
-    return PreparedSource(data)
+    return PreparedSource(data, how.caption)
 
 
 class PreparedSource(Sequence):
@@ -46,20 +48,21 @@ class PreparedSource(Sequence):
 
     Args:
         data: "tfds:NAME:SPLIT"; the split may be sliced, "train[:10%]".
+        said: the feature that is the caption; "": captions, or else labels.
 
     Raises:
-        BadInput: not prepared here or in another format, no such split, no pictures,
-            or neither captions nor labels.
+        BadInput: not prepared here or in another format, no such split or feature, no
+            pictures, or neither captions nor labels.
     """
 
-    def __init__(self, data):
+    def __init__(self, data, said=""):
         self.data = data if isinstance(data, str) else data[0]
         found = NAMED.fullmatch(self.data.removeprefix(PREFIX))
         if not found:
             raise BadInput(f"{self.data} names no data set; write tfds:NAME:SPLIT.")
         name, split = found[1], found[2] or "train"
         builder = _builder(self.data, name)
-        images, self.said, self.labels = _features(self.data, builder)
+        images, self.said, self.labels = _features(self.data, builder, said)
         self.image = "image" if "image" in images else images[0]
         self.rows = _rows(self.data, builder, split, images)
 
@@ -102,6 +105,8 @@ def _texts(value):
         yield value
     elif isinstance(value, dict):
         yield from _texts(value["text"])
+    elif np.ndim(value) == 0:
+        yield str(value)
     else:
         for one in value:
             yield from _texts(one)
@@ -133,13 +138,18 @@ def _not_there(data, name, error):
     )
 
 
-def _features(data, builder):
+def _features(data, builder, said):
     """Features with pictures, the one with the caption, and the names of labels."""
     import tensorflow_datasets as tfds
 
     features = dict(sorted(builder.info.features.items()))
     images = [n for n, f in features.items() if isinstance(f, tfds.features.Image)]
-    texts = [n for n in TEXTS if n in features]
+    if said and said not in features:
+        raise BadInput(
+            f"{data} has {', '.join(features)}, but config.data.caption is {said!r}; "
+            "name one of those."
+        )
+    texts = [said] if said else [n for n in TEXTS if n in features]
     kinds = tfds.features.ClassLabel
     labels = [n for n, f in features.items() if isinstance(f, kinds) and f.names]
     if not images or not texts and not labels:

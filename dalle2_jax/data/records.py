@@ -90,14 +90,15 @@ class ShardSource(Sequence):
         paths: as in `expand`.
         need: what a sample must have: "picture", "caption", other extensions.
         keep: filters on the numbers in its JSON ("width>=256"), all must hold.
+        said: member or field of its JSON that is its caption; "": see `ShardReader`.
 
     Raises:
         BadInput: no shard, no usable sample, or a filter on a field that is nowhere.
     """
 
-    def __init__(self, paths, need=NEED, keep=()):
+    def __init__(self, paths, need=NEED, keep=(), said=""):
         self.shards = expand(paths)
-        self.reader = ShardReader(self.shards, tuple(need), tuple(keep))
+        self.reader = ShardReader(self.shards, tuple(need), tuple(keep), said)
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(self.reader.selected, range(len(self.shards))))
         self.indices = [one.index for one in found]

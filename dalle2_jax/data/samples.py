@@ -40,7 +40,7 @@ class Maker(NamedTuple):
         """Fills uint8 [n, size, size, 3] and int32 [n, context] from n records.
 
         Returns:
-            Fault of each row whose picture is broken or has no caption.
+            Fault of each row whose picture is broken or has no caption or class.
         """
         captions, faults = [], []
         pair = getattr(self.source, "pair", self._pair)
@@ -48,8 +48,7 @@ class Maker(NamedTuple):
             image, caption = pair(number)
             captions.append(caption)
             try:
-                if not caption:
-                    raise BadInput("has no caption.")
+                self.tokenizer.check(caption)
                 images[row] = decode(image, self.size, "")
             except BadInput as error:
                 record = self.source[number]

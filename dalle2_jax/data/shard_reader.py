@@ -31,6 +31,17 @@ class Record(NamedTuple):
     shard: str
 
 
+def field_of(meta, path):
+    """What a dotted path leads to as text; "" where that is no text and no number."""
+    found = meta
+    for name in path.split("."):
+        if isinstance(found, list) and name.isdigit() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            found = found.get(name) if isinstance(found, dict) else None
+    return str(found).strip() if isinstance(found, str | int | float) else ""
+
+
 class _Local:
     """A descriptor that is closed when nobody reads from it any more."""
 
@@ -94,11 +105,13 @@ class ShardReader:
         shards: paths or URLs.
         need: what a sample must have: "picture", "caption", other extensions.
         keep: filters on the numbers in its JSON, as in `selection.rules_of`.
+        said: member or field of its JSON that is its caption; "": see `caption`.
         most: indices held at once, 0: all.
     """
 
-    def __init__(self, shards, need=NEED, keep=(), most=0):
-        self.shards, self.need, self.keep, self.most = shards, need, keep, most
+    def __init__(self, shards, need=NEED, keep=(), said="", most=0):
+        self.shards, self.need, self.keep = shards, need, keep
+        self.said, self.most = said, most
         self._open()
 
     def _open(self):
@@ -114,9 +127,8 @@ class ShardReader:
         return _Remote(path) if is_url(path) else _Local(path)
 
     def __getstate__(self):
-        return {
-            name: getattr(self, name) for name in ("shards", "need", "keep", "most")
-        }
+        names = ("shards", "need", "keep", "said", "most")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state):
         self.__init__(**state)
@@ -147,12 +159,19 @@ class ShardReader:
         return (parsed(data) or {}) if data else {}
 
     def caption(self, shard, row, meta=None):
-        """The caption of a sample: its text, or else what its JSON says."""
-        text = self._read(shard, self.index(shard).texts[row])
+        """The caption of a sample: its text, or else "caption" in its JSON.
+
+        With `said` it is that member's text, or else that field: "label", or dotted,
+        "things.0.shape".
+        """
+        if self.said:
+            text = self.member(shard, row, self.said)
+        else:
+            text = self._read(shard, self.index(shard).texts[row])
         if text:
             return text.decode("utf-8", errors="replace").strip()
         meta = self._meta(shard, row) if meta is None else meta
-        return str(meta.get("caption") or "").strip()
+        return field_of(meta, self.said or "caption")
 
     def pair(self, shard, row):
         """(image, caption) of a sample; its JSON is read only for the caption."""

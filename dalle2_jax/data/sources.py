@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from dalle2_jax.data.lazy_shards import LazyShards
@@ -13,6 +14,7 @@ from dalle2_jax.errors import BadInput
 
 DEFAULT = "shapes:simple"
 COUNT = 24_000  # generated pictures
+LOOKED = 100  # samples in which a caption must be found
 SMALLEST = 64  # pixels of one
 MANY = 1000  # shards from which on they are indexed in turn
 
@@ -22,23 +24,37 @@ def open_shards(paths, data, share=(0, 1), meet=None, need=NEED):
 
     Args:
         paths: as in `records.expand`.
-        data: has index ("auto": lazy above MANY shards) and keep.
+        data: has index ("auto": lazy above MANY shards), keep and caption.
         share: number of this process and of all; each indexes its part of the shards.
         meet: called with a name when it has; waits for the other processes.
         need: what a sample must have, as in `ShardSource`.
 
     Raises:
-        BadInput: no shard, none usable, or a filter on a field that is nowhere.
+        BadInput: no shard, none usable, or a filter or caption that is nowhere.
     """
     shards = expand(paths)
     lazy = {"all": False, "lazy": True, "auto": len(shards) > MANY}[data.index]
     if lazy:
-        return LazyShards(shards, need, data.keep)
+        return _speaking(LazyShards(shards, need, data.keep, data.caption), data)
     if share[1] > 1:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(index_of, shards[share[0] :: share[1]]))
         meet("shards indexed")
-    return ShardSource(shards, need, data.keep)
+    return _speaking(ShardSource(shards, need, data.keep, data.caption), data)
+
+
+def _speaking(source, data):
+    """The source, if what data.caption names is in one of its first samples."""
+    if data.caption and not any(islice(source.captions(), LOOKED)):
+        shard = next(s for s in range(len(source.shards)) if source.size_of(s))
+        first = source.first_of(shard)
+        there = ", ".join(source[first].meta) or "nothing"
+        raise BadInput(
+            f"config.data.caption is {data.caption!r}, which is no text or number in "
+            f"the JSON of the first samples, nor a member; {source.name(first)} has "
+            f"{there}; name one of those."
+        )
+    return source
 
 
 def shapes_named(paths):

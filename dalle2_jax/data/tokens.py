@@ -164,6 +164,11 @@ class Tokenizer:
             json.dumps(about, indent=1) + "\n"
         )
 
+    def check(self, caption):
+        """Refuses an empty caption. Raises BadInput, which begins with a verb."""
+        if not caption:
+            raise BadInput("has no caption.")
+
     def encode(self, captions, context):
         """captions: list of str -> int32 [n, context].
 

@@ -13,6 +13,7 @@ from dalle2_jax.layers.init import param_shapes
 from dalle2_jax.shard.mesh import batch_sharding, check_batch, make_mesh, replicated
 from dalle2_jax.shard.rules import shardings
 from dalle2_jax.train.optim import optimizer
+from dalle2_jax.train.run import HEARING
 from dalle2_jax.train.state import fresh_state, state_layout
 from dalle2_jax.train.step import step_of
 
@@ -52,7 +53,7 @@ def program_of(run, clip_cfg, devices):
     fresh = functools.partial(fresh_state, tx=tx, averages=len(run.optim.ema_more))
     state = jax.eval_shape(fresh, network_shapes(run.stage, run.model))
     frozen = {}
-    if needs_clip(run.stage):
+    if run.stage in HEARING:
         frozen = {"clip": network_shapes("clip", clip_cfg)}
     step = step_of(run, clip_cfg, tx, state, mesh)
     key = jax.eval_shape(jax.random.key, run.seed)
@@ -63,11 +64,6 @@ def program_of(run, clip_cfg, devices):
         laid(key, replicated(mesh)),
     )
     return Program(step, shapes, mesh)
-
-
-def needs_clip(stage):
-    """Whether a frozen CLIP runs inside the step of a stage."""
-    return stage in ("prior", "autoregressive", "decoder")
 
 
 def network_shapes(stage, cfg):
@@ -101,7 +97,7 @@ def check_clip(run, clip_cfg):
     Raises:
         BadInput: names both widths.
     """
-    if not needs_clip(run.stage):
+    if run.stage not in HEARING:
         return
     ours = (run.model.clip, getattr(run.model, "text_width", 0), run.data.context)
     theirs = (clip_cfg.clip, clip_cfg.text.width, clip_cfg.text.context)

@@ -3,12 +3,11 @@
 from dalle2_jax.components import params_sha256, read_json
 from dalle2_jax.data.embeddings import EmbeddingSource, is_embeddings
 from dalle2_jax.data.members import MemberSource
-from dalle2_jax.data.selection import NEED
 from dalle2_jax.errors import BadInput
 from dalle2_jax.train.embed import ABOUT
+from dalle2_jax.train.run import HEARING
 
 PRIORS = ("prior", "autoregressive")
-HEARING = (*PRIORS, "decoder")  # stages that z_i enters
 
 
 def folder_of(data):
@@ -46,15 +45,17 @@ def needed(run):
     Raises:
         BadInput: config.data.embeddings in a stage that hears none.
     """
-    member = run.data.embeddings
-    if not member:
-        return NEED
-    if run.stage not in HEARING:
+    member, need = run.data.embeddings, []
+    if member and run.stage not in HEARING:
         raise BadInput(
             f"config.data.embeddings is {member!r}, but the {run.stage} stage hears no "
             "embeddings; leave it out."
         )
-    return ("caption", member) if run.stage in PRIORS else (*NEED, member)
+    if not (member and run.stage in PRIORS):
+        need.append("picture")
+    if not run.data.caption:
+        need.append("caption")
+    return (*need, member) if member else tuple(need)
 
 
 def with_members(run, shards):

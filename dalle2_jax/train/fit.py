@@ -13,6 +13,7 @@ import jax
 
 from dalle2_jax.components import read_json, save_component
 from dalle2_jax.data.examples import write_examples
+from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput, Failed, Preempted
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
 from dalle2_jax.shard.processes import barrier, in_step, is_first
@@ -102,7 +103,7 @@ def fit(run, job, show=None):
     params = average(run, job, state)
     config = with_squares(run, config, work, params)
     save_component(job.model, run.stage, config, params)
-    if work.tokenizer is not None and is_first():
+    if isinstance(work.tokenizer, Tokenizer) and is_first():
         write_examples(job.model, work.source.captions())
     return seconds
 

@@ -7,6 +7,7 @@ import jax
 from dalle2_jax.components import load_component, params_sha256
 from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.embeddings import EmbeddingSource, embedding_batches
+from dalle2_jax.data.labels import classes_of
 from dalle2_jax.data.members import MemberSource, member_batches
 from dalle2_jax.data.prepared import is_prepared, open_prepared
 from dalle2_jax.data.sources import open_shards, shapes_folder, shapes_named
@@ -26,6 +27,7 @@ from dalle2_jax.train.embedded import (
     without_captions,
 )
 from dalle2_jax.train.pca import check_tables
+from dalle2_jax.train.run import HEARING
 
 
 def open_source(run, job):
@@ -71,10 +73,12 @@ def skip_log(workdir):
 def obtain_tokenizer(run, job, source):
     """The model directory's tokenizer; CLIP may train one on the captions at hand.
 
-    None where batches hold text embeddings in place of tokens.
+    A classifier's reads labels. None where batches hold text embeddings, not tokens.
     """
     if without_captions(run, source):
         return None
+    if run.stage == "classifier":
+        return classes_of(run.data.classes, run.model.unet.out_channels)
     folder = job.model / "tokenizer"
     barrier("tokenizer sought")
     if folder.is_dir():
@@ -97,7 +101,7 @@ def borrow_clip(run, job, mesh, source=None):
     """
     if run.stage == "clip":
         return run.model, {}
-    if run.stage.startswith("upsampler"):
+    if run.stage not in HEARING:
         return None, {}
     if without_captions(run, source):
         _tell(findings(source, unit=True))

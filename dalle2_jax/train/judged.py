@@ -15,6 +15,7 @@ from dalle2_jax.data.records import ShardSource
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh, replicated
 from dalle2_jax.shard.processes import is_first, whole
+from dalle2_jax.train.embedded import needed
 from dalle2_jax.train.losses import embed
 from dalle2_jax.unclip import (
     decoder_condition,
@@ -60,7 +61,9 @@ def judge_hook(run, work, judge, log):
 def _share(run, work):
     """Numbers of the samples of this process, equally many each, and their batch."""
     asked, several = run.evaluate, jax.process_count()
-    source = ShardSource([asked.data]) if asked.data else work.source
+    source, said = work.source, run.data.caption
+    if asked.data:
+        source = ShardSource([asked.data], needed(run), said=said)
     if not hasattr(source, "__len__") or len(source) < asked.n:
         raise BadInput(
             f"config.evaluate.n is {asked.n} and the data hold fewer pictures or are "

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dalle2_jax.clip.contrastive import Clip, contrastive_loss
 from dalle2_jax.clip.image import preprocess
 from dalle2_jax.clip.noised import NoisedClip
 from dalle2_jax.data.embeddings import Encoded
 from dalle2_jax.decoder.bsr import RECIPES, bsr
+from dalle2_jax.decoder.classifier import Classifier
 from dalle2_jax.decoder.decoder import Decoder, forget
 from dalle2_jax.decoder.degrade import blur, crops
 from dalle2_jax.decoder.upsampler import Upsampler
@@ -112,6 +114,31 @@ def noised_clip_loss(run, clip_cfg):
         apply = NoisedClip(run.model).apply
         z = apply({"params": params}, x_t, shown.t, shown.given)
         return contrastive_loss(*z, axis)
+
+    return Loss(prepare, score)
+
+
+def classifier_loss(run, clip_cfg):
+    """ADM section 4: cross-entropy of the labels of noised pictures, in nats.
+
+    A label is the one token of its sample's caption (data/labels.py).
+    """
+    cfg, noise = run.model, run.noise
+
+    def prepare(frozen, batch, key):
+        label = batch.tokens[:, 0]
+        return _noising(resize(batch.image, cfg.size), label, noise, key)
+
+    def score(params, shown, key):
+        x_t = noised(shown.x_0, shown.eps, shown.t, noise)
+        rngs = {"dropout": key}
+        apply = Classifier(cfg).apply
+        logits = apply({"params": params}, x_t, shown.t, train=True, rngs=rngs)
+        label = shown.given
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        right = jnp.mean(jnp.argmax(logits, axis=-1) == label)
+        metrics = {"accuracy": right, "losses": losses, "times": shown.t}
+        return losses.mean(), metrics
 
     return Loss(prepare, score)
 
@@ -228,6 +255,7 @@ def upsampler_loss(run, clip_cfg):
 LOSSES = {
     "clip": clip_loss,
     "noised_clip": noised_clip_loss,
+    "classifier": classifier_loss,
     "prior": prior_loss,
     "autoregressive": autoregressive_loss,
     "decoder": decoder_loss,

@@ -21,6 +21,7 @@ from dalle2_jax.layers.recompute import POLICIES
 from dalle2_jax.shard.mesh import MeshConfig
 from dalle2_jax.unclip import Sampling
 
+HEARING = ("prior", "autoregressive", "decoder")  # stages that z_i and captions enter
 CONTRASTIVE = ("clip", "noised_clip")  # stages whose loss compares examples
 # What may change between a run and its resumption.
 FREE = (
@@ -71,6 +72,8 @@ class Data:
     workers: int = 0  # processes that decode; 0: threads
     cache: int = 512  # MiB of decoded pictures that are kept, where all fit in
     bad: float = 0.01  # share of broken samples at which the run stops
+    caption: str = ""  # member or JSON field that is it; "": KEY.txt, "caption"
+    classes: tuple[str, ...] = ()  # classifier: what the labels say; (): their numbers
     keep: tuple[str, ...] = ()  # filters on numbers in the JSON, as "width>=256"
     shuffle_shards: int = 0  # shards shuffled at a time; 0: all samples at once
     embeddings: str = ""  # member with z_i ("npy"); "": CLIP makes it of the picture
@@ -196,7 +199,7 @@ def run_from(config):
         )
     if stage not in ("clip", "autoregressive") and run.noise is None:
         raise BadInput(
-            f"config.noise is missing; the {stage} stage is a diffusion model."
+            f"config.noise is missing; the {stage} stage sees what is noised by it."
         )
     if run.evaluate.every and (stage != "decoder" or run.data.embeddings):
         raise BadInput(
@@ -204,6 +207,7 @@ def run_from(config):
             "hear CLIP's view of pictures are evaluated while they train; set it to 0."
         )
     _check_codes(run)
+    _check_labels(run)
     return run
 
 
@@ -224,6 +228,28 @@ def _check_codes(run):
         raise BadInput(
             f"config.codes_from is {run.codes_from}; the autoregressive stage fits its "
             f"{run.model.codes} components to that many pictures, take many more."
+        )
+
+
+def _check_labels(run):
+    """Refuses a classifier without labels, and names of classes elsewhere."""
+    data, named = run.data, len(run.data.classes)
+    if run.stage != "classifier":
+        if named:
+            raise BadInput(
+                f"config.data.classes is for classifiers; leave it out of {run.stage}."
+            )
+        return
+    if not data.caption or data.context != 1:
+        raise BadInput(
+            "A classifier needs config.data.caption, the member or field of a sample "
+            f"that is its label, and config.data.context=1, not {data.caption!r} and "
+            f"{data.context}."
+        )
+    if named and named != run.model.unet.out_channels:
+        raise BadInput(
+            f"config.data.classes has {named} names and config.model.unet.out_channels "
+            f"is {run.model.unet.out_channels}; make them agree."
         )
 
 

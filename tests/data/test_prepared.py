@@ -83,6 +83,16 @@ def test_labels_become_captions(folder):
     assert set(source.captions()) <= {"a photo of a cat", "a photo of an ice bear"}
 
 
+def test_a_feature_that_is_named_is_the_caption(folder):
+    labels = PreparedSource(f"tfds:{folder}/named/1.0.0", "label")
+    assert sorted(labels.captions()) == ["0"] * 3 + ["1"] * 3
+    numbers = PreparedSource(f"tfds:{folder}/bare/1.0.0", "number")
+    assert sorted(numbers.captions()) == list("012345")
+    data = load_run("configs/clip.py:small", ["--config.data.caption=title"]).data
+    with pytest.raises(BadInput, match="has captions, image, but config.data.caption"):
+        open_prepared(f"tfds:{folder}/said/1.0.0", data)
+
+
 def test_batches_are_made_of_them(folder):
     source = PreparedSource(f"tfds:{folder}/said/1.0.0")
     tokenizer = Tokenizer.train(source.captions(), 600)

@@ -40,16 +40,19 @@ SMALLER = {
         ["unet.multiples=(1,)", "unet.attend=(1,)", "size=8", "clip=8"]
         + ["text_width=16", "unet.remat=True"],
     ),
+    "classifier": (
+        "classifier.py",
+        ["unet.multiples=(1,)", "unet.attend=(1,)", "unet.out_channels=20", "size=8"],
+    ),
 }
+ALSO = {"autoregressive": ["codes_from=16"], "classifier": ["data.classes=()"]}
 
 
 def tiny(stage, *changes):
     """A Run and host arrays for it: (run, params, frozen, batch)."""
     name, smaller = SMALLER[stage]
     words = [f"model.{word}" for word in smaller]
-    if stage == "autoregressive":
-        words.append("codes_from=16")
-    words += ["batch=16", *changes]
+    words += ["batch=16", *ALSO.get(stage, ()), *changes]
     run = load_run(f"configs/{name}:small", [f"--config.{w}" for w in words])
     params = initial_params(stage, run.model, 0)
     rng = np.random.default_rng(0)
@@ -95,7 +98,7 @@ def test_every_mesh_gives_the_gradient_of_one_device(stage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["decoder", "autoregressive"])
+@pytest.mark.parametrize("stage", ["decoder", "autoregressive", "classifier"])
 def test_every_stage_that_can_gives_the_same(stage):
     run, *given = tiny(stage)
     mesh = make_mesh(MeshConfig(1), jax.devices()[:1])

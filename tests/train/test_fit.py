@@ -13,11 +13,10 @@ import pytest
 from dalle2_jax.cli.overrides import load_run
 from dalle2_jax.components import initial_params, load_component
 from dalle2_jax.data.batches import captioned_batches
-from dalle2_jax.data.records import ShardSource
-from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput, Preempted
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh, to_devices
 from dalle2_jax.train.fit import Job, fit
+from dalle2_jax.train.inputs import obtain_tokenizer, open_source
 from dalle2_jax.train.losses import LOSSES, worsen
 from dalle2_jax.train.metrics import read_metrics
 from dalle2_jax.train.optim import optimizer
@@ -26,18 +25,29 @@ from dalle2_jax.train.state import create_state
 from dalle2_jax.train.step import jit_step
 
 TINY = {
-    "clip": ("clip.py", ["model.text.depth=1", "model.image.width=16", "data.size=32"]),
-    "prior": ("prior_diffusion.py", ["model.width=32", "model.depth=1"]),
+    "clip": (
+        "clip.py:small",
+        ["model.text.depth=1", "model.image.width=16", "data.size=32"],
+    ),
+    "noised_clip": (
+        "clip.py:noised_small",
+        ["model.text.depth=1", "model.image.depth=1", "model.image.width=16"],
+    ),
+    "classifier": (
+        "classifier.py:small",
+        ["model.unet.multiples=(1,)", "model.unet.attend=(1,)", "model.size=8"],
+    ),
+    "prior": ("prior_diffusion.py:small", ["model.width=32", "model.depth=1"]),
     "autoregressive": (
-        "prior_autoregressive.py",
+        "prior_autoregressive.py:small",
         ["model.codes=3", "model.decoder.depth=1", "model.buckets=8", "codes_from=16"],
     ),
     "decoder": (
-        "decoder_64.py",
+        "decoder_64.py:small",
         ["model.unet.multiples=(1,)", "model.unet.attend=(1,)", "model.size=8"],
     ),
     "upsampler": (
-        "upsampler_256.py",
+        "upsampler_256.py:small",
         ["model.unet.multiples=(1,)", "model.size=32", "data.size=32"],
     ),
 }
@@ -48,7 +58,7 @@ def tiny(stage, *changes):
     name, smaller = TINY[stage]
     usual = ["batch=8", "steps=4", "log_every=1", "save_every=100"]
     words = [f"--config.{c}" for c in (*usual, *smaller, *changes)]
-    return load_run(f"configs/{name}:small", words)
+    return load_run(f"configs/{name}", words)
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +113,10 @@ def fit_in(folder, run, model, shards, show=None):
 def test_sharded_equals_unsharded(stage, home):
     model, shards = home
     run = tiny(stage, "optim.rate=0.01", "optim.warmup=0")
-    clip = load_component(model, "clip")
-    tokenizer = Tokenizer.load(model / "tokenizer")
-    batches = captioned_batches(ShardSource(shards), tokenizer, run.data, 8, 0)
-    batch = next(batches)
+    clip, work = load_component(model, "clip"), job(shards, None, model)
+    source = open_source(run, work)
+    tokenizer = obtain_tokenizer(run, work, source)
+    batch = next(captioned_batches(source, tokenizer, run.data, 8, 0))
     one = two_steps(run, clip, batch, make_mesh(MeshConfig(1), jax.devices()[:1]))
     many = two_steps(run, clip, batch, make_mesh(MeshConfig(2, 2, 2)))
     for (path, a), b in zip(

@@ -1,4 +1,4 @@
-"""Losses of the priors: on embeddings alone, and the autoregressive one end to end."""
+"""Losses of the priors on embeddings alone; what learns, and the stack behind it."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from dalle2_jax.components import (
     initial_params,
 )
 from dalle2_jax.data.batches import captioned_batches
+from dalle2_jax.data.labels import classes_of
 from dalle2_jax.data.records import ShardSource
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.decoder.decoder import DecoderConfig
@@ -46,6 +47,10 @@ RUNS = {
     "prior": (
         "prior_diffusion.py",
         ["model.width=32", "model.depth=1", "model.clip=8", "model.context=3"],
+    ),
+    "classifier": (
+        "classifier.py",
+        ["model.size=8", "model.unet.multiples=(1, 2)", "model.unet.attend=(2,)"],
     ),
     "autoregressive": (
         "prior_autoregressive.py",
@@ -110,6 +115,17 @@ def test_the_autoregressive_prior_learns_the_codes_of_the_world(world, learned):
     clip, _, batches = world
     z = encode_images(clip.cfg, clip.params, from_uint8(next(batches()).image))
     assert quality(codes_of(params), z)[1] < 0.3
+
+
+def test_the_classifier_learns_the_colours_of_what_it_is_shown(shards):
+    run = run_of("classifier", "optim.warmup=0", "noise.time_power=4.0")  # small t
+    classes = classes_of(run.data.classes, run.model.unet.out_channels)
+    source = ShardSource(shards, ("picture",), said=run.data.caption)
+    batches = captioned_batches(source, classes, run.data, 16, 0)
+    first = initial_params("classifier", run.model, 0)
+    _, losses = trained(run, first, {}, None, batches, 60)
+    assert abs(losses[0] - np.log(8)) < 0.5
+    assert np.mean(losses[-10:]) < losses[0] - 0.5
 
 
 def test_its_pictures_come_through_the_stack(world, learned):

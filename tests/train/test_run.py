@@ -11,11 +11,10 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.train.run import as_dict, difference, run_from
 from dalle2_jax.unclip import Sampling
 
-FILES = sorted(Path("configs").glob("*_*.py")) + [Path("configs/clip.py")]
+FILES = sorted(set(Path("configs").glob("*.py")) - {Path("configs/__init__.py")})
 CHOICES = [
     f"{path}:{variant}"
     for path in FILES
-    if path.name != "__init__.py"
     for variant in runpy.run_path(str(path))["VARIANTS"]
 ]
 
@@ -80,3 +79,17 @@ def test_what_blocks_keep_may_change_but_has_a_name():
     )
     with pytest.raises(BadInput, match="remat_keeps must be one of nothing, products"):
         load_run("configs/clip.py", ["--config.remat_keeps=all"])
+
+
+@pytest.mark.parametrize(
+    "config, change, words",
+    [
+        ("classifier", "data.caption=''", "needs config.data.caption"),
+        ("classifier", "data.context=2", "config.data.context=1"),
+        ("classifier", "model.unet.out_channels=3", "has 8 names and .* is 3"),
+        ("clip", "data.classes=('a',)", "classes is for classifiers; leave it out of"),
+    ],
+)
+def test_labels_belong_to_classifiers(config, change, words):
+    with pytest.raises(BadInput, match=words):
+        load_run(f"configs/{config}.py:small", [f"--config.{change}"])
