@@ -91,6 +91,13 @@ def test_karlos_models_have_their_published_sizes(path):
     assert count(run.stage, run.model) == KARLO[path]
 
 
+def test_the_classifier_is_adms():
+    run, released = load_run("configs/classifier.py"), "64x64_classifier.pt"
+    assert count(run.stage, run.model) == FILES[released][0]
+    adm = classifier_config(PUBLISHED[released].arguments)
+    assert shapes("classifier", run.model) == shapes("classifier", adm)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_released_files_have_their_published_sizes(name):
     stage, arguments, _ = PUBLISHED[name]
