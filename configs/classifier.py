@@ -14,8 +14,9 @@ def paper():
     """ADM's for 64 px, on the noise of decoder_64.
 
     Labels are numbers in KEY.cls; of a data set of TFDS that has labels,
-    --data tfds:imagenet2012:train --config.data.caption=label. The rate falls along a cosine where ADM's falls along a line, and pictures are cut
-    from their middle where ADM's are cut at random.
+    --data tfds:imagenet2012:train --config.data.caption=label. The rate falls along a
+    cosine where ADM's falls along a line, and pictures are cut from their middle where
+    ADM's are cut at random.
     """
     return ConfigDict(
         {
