@@ -45,9 +45,10 @@ def open_shards(paths, data, share=(0, 1), meet=None, need=NEED):
 
 def _speaking(source, data):
     """The source, if what data.caption names is in one of its first samples."""
-    if data.caption and not any(islice(source.captions(), LOOKED)):
-        shard = next(s for s in range(len(source.shards)) if source.size_of(s))
-        first = source.first_of(shard)
+    shards = range(len(source.shards)) if data.caption else ()
+    full = next((shard for shard in shards if source.size_of(shard)), None)
+    if full is not None and not any(islice(source.captions(), LOOKED)):
+        first = source.first_of(full)
         there = ", ".join(source[first].meta) or "nothing"
         raise BadInput(
             f"config.data.caption is {data.caption!r}, which is no text or number in "

@@ -56,6 +56,12 @@ def test_one_that_is_nowhere_is_an_error(folder, name):
         opened(folder, name)
 
 
+def test_shards_without_a_sample_are_left_to_those_who_read_them(tmp_path):
+    shard(tmp_path / "0.tar", [("a.txt", b"no picture")])
+    _, source = opened(tmp_path, "long", "lazy")
+    assert source.size_of(0) == 0
+
+
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "s"
