@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dalle2_jax.cli.main import main
+from dalle2_jax.data.records import ShardSource
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.clip_score import clip_score, image_features, text_features
 from dalle2_jax.evaluate.during_training import judge
@@ -13,7 +14,7 @@ from dalle2_jax.evaluate.pictures import open_pictures
 from dalle2_jax.train.judged import judge_hook
 from dalle2_jax.train.loop import Moment
 from dalle2_jax.train.metrics import open_log, read_metrics
-from dalle2_jax.train.run import Evaluate, as_dict, run_from
+from dalle2_jax.train.run import Data, Evaluate, as_dict, run_from
 from dalle2_jax.unclip import Sampling
 
 RNG = np.random.default_rng(0)
@@ -33,11 +34,12 @@ def test_known_answers():
     assert judge(-z, z, text)["frechet_clip"] > 0
 
 
-def test_the_hook_reads_draws_and_writes(model, shards, tmp_path):
-    n, context = 20, model.clip.cfg.text.context
-    data = SimpleNamespace(size=16, context=context)
+@pytest.mark.parametrize("said", ["caption", "background"])
+def test_the_hook_reads_draws_and_writes(said, model, shards, tmp_path):
+    n, cfg = 20, model.decoder.cfg
+    data = Data(16, model.clip.cfg.text.context, caption=said)
     asked = Evaluate(every=1, n=n, data=str(shards[0]))
-    run = SimpleNamespace(evaluate=asked, seed=0, data=data, model=model.decoder.cfg)
+    run = SimpleNamespace(stage="decoder", evaluate=asked, seed=0, data=data, model=cfg)
     run.noise, run.sampling = model.decoder.noise, Sampling(steps="2")
     frozen = {"clip": model.clip.params}
     work = SimpleNamespace(
@@ -51,7 +53,8 @@ def test_the_hook_reads_draws_and_writes(model, shards, tmp_path):
     assert found["step"] == 3 and found["evaluate/frechet_clip"] > 0
     real = open_pictures(shards[0], 16)
     z = image_features(model.clip, real.fetch(range(n)))
-    z_text = text_features(model.clip, model.tokenizer, real.captions[:n])
+    captions = [record.meta[said] for record in ShardSource(shards[0])][:n]
+    z_text = text_features(model.clip, model.tokenizer, captions)
     expected = clip_score(z, z_text)
     assert found["evaluate/clip_score_real"] == pytest.approx(expected, abs=1e-4)
     assert any((tmp_path / "logs").iterdir())
