@@ -46,7 +46,7 @@ def judge_study(args):
     about = {"world": wanted.facts, "samples": facts, "decoder_guidance": 0.0}
     write_study(args, about | {"rows": listed})
     if args.out:
-        save_sheet(args, rows)
+        save_sheet(args, rows, wanted.captions)
 
 
 def print_rows(rows):
@@ -61,7 +61,7 @@ def print_rows(rows):
     print_table(["judge", "strength", *first["accuracy"]], lines, [note])
 
 
-def save_sheet(args, rows):
+def save_sheet(args, rows, captions):
     """judges.png: a row for each strength, a column for each caption."""
     import numpy as np
 
@@ -70,7 +70,8 @@ def save_sheet(args, rows):
 
     shown = min(SHOWN, args.n)
     pictures = np.concatenate([made[:shown] for _, made in rows.values()])
+    below = [""] * (len(pictures) - shown) + captions[:shown]
     names = [f"{judge} {scale:g}" for judge, scale in rows]
-    sheet = contact_sheet(pictures, [""] * len(pictures), shown, names, side=96)
+    sheet = contact_sheet(pictures, below, shown, names)
     facts = {"model": args.model.name, "seed": args.seed, "study": args.study}
     save_picture(args.out / "judges.png", sheet, facts)
