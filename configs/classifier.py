@@ -34,12 +34,7 @@ def paper():
                     "dtype": "bfloat16",
                 },
             },
-            "noise": {
-                "schedule": "cosine",
-                "steps": 1000,
-                "predicts": "eps",
-                "learned_variance": True,
-            },
+            "noise": {"schedule": "cosine", "steps": 1000},
             "optim": {"rate": 3e-4, "final": 0.0, "decay": 0.05, "ema": 0.9999},
             "data": {"size": 64, "context": 1, "caption": "cls"},
             "batch": 256,
@@ -66,13 +61,7 @@ def small():
             "dtype": "float32",
         },
     }
-    config.noise = {
-        "schedule": "cosine",
-        "steps": 1000,
-        "predicts": "v",
-        "learned_variance": False,
-        "time_power": 0.7,
-    }
+    config.noise.time_power = 0.7
     config.optim.update(rate=2e-3, warmup=50, final=0.01, ema=0.99)
     config.data.update(size=32, caption="things.0.colour", classes=tuple(COLOURS))
     config.update(batch=64, steps=1000, save_every=500, log_every=50)

@@ -147,20 +147,18 @@ def class_numbers(model, labels):
     Raises:
         BadInput: the model holds no classifier, or it knows no such class.
     """
-    from dalle2_jax.data.labels import classes_of
+    from dalle2_jax.data.labels import known_classes
     from dalle2_jax.errors import BadInput
     from dalle2_jax.unclip import need
 
     need(model, "classifier")
-    part = model.classifier
-    count = part.cfg.unet.out_channels
-    known = classes_of(part.config.get("data", {}).get("classes"), count)
-    numbers = {str(i): i for i in range(count)} | known.numbers
+    known = known_classes(model.classifier)
+    numbers = {str(i): i for i in range(len(known.names))} | known.numbers
     for label in labels:
         if label not in numbers:
             raise BadInput(
                 f"--label {label} is no class of this classifier, which knows "
-                f"{known.said()} (0 to {count - 1})."
+                f"{known.said()} (0 to {len(known.names) - 1})."
             )
     return [numbers[label] for label in labels]
 

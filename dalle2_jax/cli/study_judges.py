@@ -5,10 +5,10 @@ from dalle2_jax.cli.studying import (
     numbers,
     opened,
     print_table,
+    save_rows,
+    shares,
     write_study,
 )
-
-SHOWN = 8  # pictures a row of the sheet
 
 
 def add_verb(studies):
@@ -46,32 +46,17 @@ def judge_study(args):
     about = {"world": wanted.facts, "samples": facts, "decoder_guidance": 0.0}
     write_study(args, about | {"rows": listed})
     if args.out:
-        save_sheet(args, rows, wanted.captions)
+        sheet = {f"{j} {s:g}": made for (j, s), (_, made) in rows.items()}
+        save_rows(args, sheet, wanted.captions)
 
 
 def print_rows(rows):
     """Percent right by attribute, with standard errors."""
     first, _ = next(iter(rows.values()))
-    lines = []
-    for (judge, scale), (found, _) in rows.items():
-        share, error = found["accuracy"], found["standard_error"]
-        cells = [f"{100 * share[a]:.0f} ± {100 * error[a]:.1f}" for a in share]
-        lines.append([judge, f"{scale:g}", *cells])
+    names = list(first["accuracy"])
+    lines = [
+        [judge, f"{scale:g}", *shares(found, names)]
+        for (judge, scale), (found, _) in rows.items()
+    ]
     note = f"percent right of n = {first['n']}, ± one standard error"
-    print_table(["judge", "strength", *first["accuracy"]], lines, [note])
-
-
-def save_sheet(args, rows, captions):
-    """judges.png: a row for each strength, a column for each caption."""
-    import numpy as np
-
-    from dalle2_jax.cli.pictures import contact_sheet
-    from dalle2_jax.data.provenance import save_picture
-
-    shown = min(SHOWN, args.n)
-    pictures = np.concatenate([made[:shown] for _, made in rows.values()])
-    below = [""] * (len(pictures) - shown) + captions[:shown]
-    names = [f"{judge} {scale:g}" for judge, scale in rows]
-    sheet = contact_sheet(pictures, below, shown, names)
-    facts = {"model": args.model.name, "seed": args.seed, "study": args.study}
-    save_picture(args.out / "judges.png", sheet, facts)
+    print_table(["judge", "strength", *names], lines, [note])

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from dalle2_jax.cli.studying import print_table, write_study
+from dalle2_jax.cli.studying import print_table, save_rows, shares, write_study
 
-SHOWN = 8  # pictures a row of the sheet
 NUMBERS = {  # of one picture -> column of the table
     "rms": "rms to the given",
     "apart": "rms between two",
@@ -56,7 +55,7 @@ def manipulation_study(args):
     about = {"world": args.world, "n": args.n, "seed": args.seed}
     write_study(args, about | {"samples": facts, "rows": found})
     if args.out:
-        save_sheet(args, rows)
+        save_rows(args, {name: row.pictures for name, row in rows.items()})
 
 
 def print_rows(rows):
@@ -65,30 +64,10 @@ def print_rows(rows):
     columns = ["", *first, "numbers (levels of 255, shares)"]
     lines = []
     for name, (_, scores) in rows.items():
-        share, error = scores["accuracy"], scores["standard_error"]
-        cells = [
-            f"{100 * share[a]:.0f} ± {100 * error[a]:.1f}" if a in share else ""
-            for a in first
-        ]
         numbers = [
             f"{NUMBERS[key]} {mean:.2f} ± {spread:.2f}"
             for key, (mean, spread) in scores["numbers"].items()
         ]
-        lines.append([name, *cells, ", ".join(numbers)])
+        lines.append([name, *shares(scores, first), ", ".join(numbers)])
     n = next(iter(rows.values())).scores["n"]
     print_table(columns, lines, [f"percent right of n = {n}, ± one standard error"])
-
-
-def save_sheet(args, rows):
-    """manipulations.png: a row for each manipulation, a column for each picture."""
-    import numpy as np
-
-    from dalle2_jax.cli.pictures import contact_sheet
-    from dalle2_jax.data.provenance import save_picture
-
-    shown = min(SHOWN, args.n)
-    pictures = np.concatenate([row.pictures[:shown] for row in rows.values()])
-    blank = [""] * len(pictures)
-    sheet = contact_sheet(pictures, blank, shown, list(rows), side=96)
-    facts = {"model": args.model.name, "seed": args.seed, "study": args.study}
-    save_picture(args.out / "manipulations.png", sheet, facts)

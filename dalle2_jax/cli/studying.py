@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+SHOWN = 8  # pictures a row of a study's sheet
+
 
 def add_common(parser, n=200):
     """The flags of every study that draws pictures."""
@@ -98,6 +100,37 @@ def print_table(columns, rows, notes=()):
     console.print(table)
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
+
+
+def shares(scores, names):
+    """Cells "97 ± 1.7" of attributes, percent right; "" for one that is not asked.
+
+    scores: as from `attributes.accuracy`.
+    """
+    right, error = scores["accuracy"], scores["standard_error"]
+    return [
+        f"{100 * right[name]:.0f} ± {100 * error[name]:.1f}" if name in right else ""
+        for name in names
+    ]
+
+
+def save_rows(args, rows, captions=()):
+    """STUDY.png in --out: the first pictures of every row.
+
+    rows: {name: uint8 [n, y, x, 3]}; captions: printed under the last of them.
+    """
+    import numpy as np
+
+    from dalle2_jax.cli.pictures import contact_sheet
+    from dalle2_jax.data.provenance import save_picture
+
+    shown = min(SHOWN, args.n)
+    pictures = np.concatenate([made[:shown] for made in rows.values()])
+    below = [*captions[:shown]]
+    below = [""] * (len(pictures) - len(below)) + below
+    sheet = contact_sheet(pictures, below, shown, list(rows))
+    facts = {"model": args.model.name, "seed": args.seed, "study": args.study}
+    save_picture(args.out / f"{args.study}.png", sheet, facts)
 
 
 def space_note(measure):

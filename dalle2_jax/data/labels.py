@@ -40,6 +40,12 @@ class Classes:
         return ", ".join(self.names[:MOST_NAMED]) + more
 
 
+def known_classes(part):
+    """The Classes of a classifier's Component; numbers where its run named none."""
+    names = part.config.get("data", {}).get("classes")
+    return classes_of(names, part.cfg.unet.out_channels)
+
+
 def classes_of(names, count):
     """Classes of their names, or of whole numbers below `count` where names is ()."""
     return Classes(names or map(str, range(count)))

@@ -6,7 +6,7 @@ its pictures beyond chance came through a judge.
 
 import dataclasses
 
-from dalle2_jax.data.labels import classes_of
+from dalle2_jax.data.labels import known_classes
 from dalle2_jax.data.shard_reader import field_of
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.attributes import accuracy
@@ -65,13 +65,13 @@ def labels_of(classifier, specs):
     Raises:
         BadInput: it was trained elsewhere, or on labels that these have not.
     """
-    data = classifier.config.get("data", {})
-    classes = classes_of(data.get("classes"), classifier.cfg.unet.out_channels)
-    labels = [field_of(spec.as_dict(), data.get("caption", "")) for spec in specs]
+    classes = known_classes(classifier)
+    field = classifier.config.get("data", {}).get("caption", "")
+    labels = [field_of(spec.as_dict(), field) for spec in specs]
     unknown = next((label for label in labels if label not in classes.numbers), None)
     if unknown is not None:
         raise BadInput(
-            f"the classifier learned {data.get('caption') or 'unknown labels'} "
+            f"the classifier learned {field or 'unknown labels'} "
             f"({classes.said()}), and this world has {unknown or 'nothing'!r} there; "
             "train one on this world (configs/classifier.py:small)."
         )
