@@ -32,7 +32,8 @@ def judge_study(args):
     from dalle2_jax.evaluate.protocol import model_facts
 
     if wanted.world not in READABLE:
-        raise BadInput(f"--world {' or '.join(READABLE)}: pictures are read back.")
+        worlds = " or ".join(READABLE)
+        raise BadInput(f"These pictures cannot be read back; give --world {worlds}.")
     rows, judges = {}, judges_of(model)
     with Progress([("settings", len(judges) * len(scales))]) as progress:
         progress.begin("settings")

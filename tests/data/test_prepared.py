@@ -106,17 +106,19 @@ def test_batches_are_made_of_them(folder):
             assert tokenizer.decode(ids) == f"said {image[0, 0, 0] // 20} 0"
 
 
-def refused(data, words):
+def refusal(data):
+    """What the data set is refused with."""
     with pytest.raises(BadInput) as error:
         PreparedSource(data)
-    assert words in str(error.value), error.value
+    return str(error.value)
 
 
 def test_what_cannot_be_read_is_said(folder):
-    refused(f"tfds:{folder}/said/1.0.0:test", "Unknown split 'test'")
-    refused(f"tfds:{folder}/bare/1.0.0", "has image, number; a picture and a caption")
-    refused(f"tfds:{folder}/nothing", "cannot be read")
-    refused("tfds::train", "names no data set")
+    assert "Unknown split 'test'" in refusal(f"tfds:{folder}/said/1.0.0:test")
+    lacks = "has image, number; a picture and a caption"
+    assert lacks in refusal(f"tfds:{folder}/bare/1.0.0")
+    assert "cannot be read" in refusal(f"tfds:{folder}/nothing")
+    assert "names no data set" in refusal("tfds::train")
     assert is_prepared("tfds:mnist") and is_prepared(["tfds:mnist"])
     assert not is_prepared("shards/0.tar") and not is_prepared(["a", "tfds:b"])
 
@@ -148,4 +150,4 @@ def test_another_format_is_said(folder, tmp_path):
     shutil.copytree(folder / "said", tmp_path / "said")
     info = tmp_path / "said" / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    refused(f"tfds:{tmp_path}/said/1.0.0", "file_format='array_record'")
+    assert "file_format='array_record'" in refusal(f"tfds:{tmp_path}/said/1.0.0")
