@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dalle2_jax.data.images import decode
+from dalle2_jax.data.images import decode, share_room
 from dalle2_jax.errors import BadInput, Failed
 
 SLOTS = 4  # batches in the making at once
@@ -85,11 +85,12 @@ class Workers:
         self.free = queue.SimpleQueue()
         for slot in range(SLOTS):
             self.free.put(slot)
+        context = get_context("spawn")
         self.pool = ProcessPoolExecutor(
             count,
-            mp_context=get_context("spawn"),
+            mp_context=context,
             initializer=_begin,
-            initargs=(maker, self.block.name, self.shape),
+            initargs=(maker, self.block.name, self.shape, context.Lock()),
         )
 
     def fill(self, records, images, tokens):
@@ -150,9 +151,13 @@ def _shared(size):
 _worker = None  # (Maker, SharedMemory, its pixels) of this process
 
 
-def _begin(maker, name, shape):
-    """Readies a worker; signals are the parent's business, its death ends this one."""
+def _begin(maker, name, shape, large):
+    """Readies a worker; signals are the parent's business, its death ends this one.
+
+    large: lock of all workers, for `images.share_room`.
+    """
     global _worker
+    share_room(large)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent_process(),), daemon=True).start()
