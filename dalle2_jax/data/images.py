@@ -188,7 +188,7 @@ def _square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A PIL image of any mode -> RGB, transparency on white, deep greys scaled to 8 bit.
+    """A PIL image of any mode -> RGB, transparency on white, deep greys at 8 bit.
 
     Raises:
         ValueError: greys that are not finite, negative, or beyond 16 bits.
