@@ -27,21 +27,20 @@ def count(text):
 
 
 def opened(args):
-    """The model and the pictures, float32 [n, y, x, 3] in [-1, 1], of the arguments."""
+    """The model and the pictures, uint8 [n, y, x, 3], of the arguments."""
     from dalle2_jax.cli.machine import start_jax
 
     start_jax()
     import numpy as np
 
     from dalle2_jax.manipulate.reading import picture_side, read_picture
-    from dalle2_jax.unclip import from_uint8, load, need
+    from dalle2_jax.unclip import load, need
 
     model = load(args.model)
     need(model, "clip", "decoder")
     side = picture_side(model)
     pictures = [read_picture(path, side) for path in getattr(args, "images", ())]
-    shape = (0, side, side, 3)
-    return model, from_uint8(np.stack(pictures) if pictures else np.zeros(shape, "u1"))
+    return model, np.array(pictures, np.uint8).reshape(-1, side, side, 3)
 
 
 def inverting(args, eta=0.0):

@@ -26,7 +26,6 @@ def run(args):
 
     start_jax()
     from dalle2_jax.unclip import (
-        from_uint8,
         load,
         need,
         sample_keys,
@@ -39,7 +38,7 @@ def run(args):
     made = []
     for number, small in enumerate(read_all(args, model.upsampler.cfg)):
         keys = sample_keys(args.seed, number, 1)
-        made.append(to_uint8(upsample(model, from_uint8(small[None]), keys, {}))[0])
+        made += list(to_uint8(upsample(model, small, keys, {})))
     finish(args, made, [path.name for path in args.images])
 
 

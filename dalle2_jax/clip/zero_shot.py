@@ -11,6 +11,8 @@ import numpy as np
 
 from dalle2_jax.clip.contrastive import MAX_LOG_SCALE, Clip
 from dalle2_jax.clip.image import preprocess
+from dalle2_jax.data.picture_arrays import as_bytes
+from dalle2_jax.data.tokens import as_captions
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.embeddings import normalised
 
@@ -21,7 +23,7 @@ def classify(clip, tokenizer, images, names, templates=("{}",), batch=64):
     Args:
         clip: component of CLIP, with `cfg` and `params`.
         tokenizer: Tokenizer of the same model.
-        images: uint8 [n, y, x, 3].
+        images: n pictures (`picture_arrays`).
         names: of the classes, put where a template has "{}".
         templates: captions such as "a photo of a {}."; a class's vector is the mean
             over them.
@@ -36,6 +38,7 @@ def classify(clip, tokenizer, images, names, templates=("{}",), batch=64):
     """
     if clip.cfg.image is None:
         raise BadInput("this CLIP has no image tower; import one that has both.")
+    images = as_bytes(images)
     classes = class_vectors(clip, tokenizer, names, templates)
     firsts = range(0, len(images), batch)
     parts = [
@@ -50,7 +53,7 @@ def class_vectors(clip, tokenizer, names, templates=("{}",)):
 
     Arguments and errors as in `classify`.
     """
-    names, templates = list(names), list(templates)
+    names, templates = as_captions(names), as_captions(templates)
     if not names or not templates:
         raise BadInput("zero-shot classification needs a class and a template.")
     if wrong := [text for text in templates if "{}" not in text]:

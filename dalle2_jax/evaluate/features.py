@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from dalle2_jax.components import params_sha256
+from dalle2_jax.data.picture_arrays import as_bytes
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh, replicated
 from dalle2_jax.unclip import encode_images, from_uint8
@@ -25,7 +26,7 @@ OWN_RESIZE = "its own"
 class Extractor(NamedTuple):
     """A feature network, its weights inside.
 
-    function: images uint8 [b, y, x, 3] -> dict of float32 arrays [b, ...], of them
+    function: b pictures (`picture_arrays`) -> dict of float32 arrays [b, ...], of them
     "pool" [b, d]; resize: the rule that pictures are brought to its input size by;
     sha256: of its weights.
     """
@@ -44,6 +45,7 @@ def clip_extractor(component, name="clip"):
     params = beside(component.params)
 
     def function(images):
+        images = as_bytes(images)
         return {"pool": encode(params(images), images)}
 
     return Extractor(name, function, OWN_RESIZE, params_sha256(component.params))
@@ -90,6 +92,7 @@ def plugin_extractor(name):
         sys.path.remove(os.getcwd())
 
     def function(images):
+        images = as_bytes(images)
         found = call(images)
         found = found if isinstance(found, dict) else {"pool": found}
         shape = np.shape(found.get("pool"))

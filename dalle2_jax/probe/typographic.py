@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dalle2_jax.clip.zero_shot import classify
+from dalle2_jax.data.picture_arrays import as_bytes
 from dalle2_jax.manipulate.variations import variations
-from dalle2_jax.unclip import from_uint8, to_uint8
+from dalle2_jax.unclip import to_uint8
 
 WIDTH = 0.9  # of the picture, that the words take at most
 
@@ -31,7 +32,7 @@ def attack(model, picture, words, labels, count=4, seed=0):
 
     Args:
         model: UnCLIP.
-        picture: uint8 [y, x, 3].
+        picture: one picture (`picture_arrays`).
         words: written across it.
         labels: captions that the zero-shot classifier chooses from.
         count: variations.
@@ -41,10 +42,11 @@ def attack(model, picture, words, labels, count=4, seed=0):
         (uint8 [1 + count, y', x', 3]: the attacked picture and its variations;
         {label: (probability without the words, probability with them)}).
     """
+    picture = np.asarray(as_bytes(picture, 1))[0]
     label = attacked(picture, words)
     pair = np.stack([picture, label])
     before, after = np.asarray(classify(model.clip, model.tokenizer, pair, labels))
-    made = to_uint8(variations(model, from_uint8(label[None]), count, seed=seed))
+    made = to_uint8(variations(model, label, count, seed=seed))
     side = made.shape[1:3][::-1]
     shown = np.asarray(Image.fromarray(label).resize(side, Image.Resampling.BICUBIC))
     chances = {n: (float(a), float(b)) for n, a, b in zip(labels, before, after)}

@@ -81,7 +81,7 @@ def test_unusual_pictures_are_taken(name, folder, pictures, tmp_path):
         (["variations", "a.png", "--eta", "2"], "--eta 2"),
         (["inpaint", "a.png", "--mask", "small_mask.png"], "make them equally large"),
         (["inpaint", "a.png"], "give --mask or --around"),
-        (["interpolate", "a.png", "b.jpg", "--n", "1"], "at least 2 steps"),
+        (["interpolate", "a.png", "b.jpg", "--n", "1"], "at least 2"),
         (["image-to-image", "a.png", "--strength", "0"], "strength is 0"),
         (["mix", "a.png", "--weights", "1", "2"], "as many weights, not 2"),
         (["variations", "a.png", "--steps", "1001"], "1001 sampling steps"),
