@@ -21,6 +21,7 @@ from dalle2_jax.unclip import encode_images, from_uint8
 
 UNIT = 16  # pictures per device and program; all features depend on their unit alone
 OWN_RESIZE = "its own"
+UNPUBLISHED = "inception of unpublished weights"  # the SHA-256 beside it says which
 
 
 class Extractor(NamedTuple):
@@ -52,7 +53,7 @@ def clip_extractor(component, name="clip"):
 
 
 def inception_extractor(path, resize="legacy_tf"):
-    """The Inception network of FID, 2015-12-05.
+    """The Inception network of FID, called by its date where its weights are those.
 
     Args:
         path: of its weights.
@@ -65,7 +66,8 @@ def inception_extractor(path, resize="legacy_tf"):
 
     inception = load_inception(path)
     function = inception_function(inception, resize)
-    return Extractor("inception-2015-12-05", function, resize, inception.sha256)
+    name = "inception-2015-12-05" if inception.published else UNPUBLISHED
+    return Extractor(name, function, resize, inception.sha256)
 
 
 def plugin_extractor(name):
