@@ -1,8 +1,11 @@
 """Sheets of pictures with their captions."""
 
-import textwrap
+import sys
 
 LINES = 4  # of a caption, at most
+SHOWN = 8  # characters without a font that are named
+SIZE = 11  # of the letters, in pixels
+LEADING, ROW_LEADING = 12, 15  # from line to line, of captions and of names of rows
 
 
 def contact_sheet(pictures, captions, columns, rows=None, side=128):
@@ -19,26 +22,33 @@ def contact_sheet(pictures, captions, columns, rows=None, side=128):
         uint8 [y, x, 3].
     """
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
-    font = ImageFont.load_default(11)
+    from dalle2_jax.data.lettering import draw_text, lines_of, missing
+
     margin, gap = (110 if rows else 8), 8
-    lines = [textwrap.wrap(caption, side // 6)[:LINES] for caption in captions]
+    lines = [lines_of(caption, side // 6)[:LINES] for caption in captions]
     starts = range(0, len(pictures), columns)
     text = [13 * max(map(len, lines[i : i + columns])) + gap for i in starts]
     tops = np.cumsum([gap, *(side + height for height in text)])
     sheet = Image.new("RGB", (margin + columns * (side + gap), int(tops[-1])), "white")
-    pen = ImageDraw.Draw(sheet)
     for i, (picture, words) in enumerate(zip(pictures, lines)):
         x, y = margin + i % columns * (side + gap), int(tops[i // columns])
         shown = Image.fromarray(picture)
         sides = [max(1, round(s * side / max(shown.size))) for s in shown.size]
         shown = shown.resize(sides, Image.Resampling.NEAREST)
         sheet.paste(shown, (x, y))
-        pen.multiline_text(
-            (x, y + side + 2), "\n".join(words), "black", font, spacing=1
-        )
+        for number, line in enumerate(words):
+            draw_text(sheet, (x, y + side + 2 + LEADING * number), line, SIZE)
     for top, name in zip(tops, rows or ()):
-        label = "\n".join(textwrap.wrap(name, 16))
-        pen.multiline_text((6, int(top) + side // 2 - 16), label, "black", font)
+        for number, line in enumerate(lines_of(name, 16)):
+            place = 6, int(top) + side // 2 - 16 + ROW_LEADING * number
+            draw_text(sheet, place, line, SIZE)
+    if lacking := missing("".join(captions)):
+        shown = " ".join(lacking[:SHOWN])
+        print(
+            f"no font here has {shown}{' ...' if lacking[SHOWN:] else ''}, which the "
+            "sheet shows as boxes; install one that has, such as Noto Sans CJK.",
+            file=sys.stderr,
+        )
     return np.asarray(sheet)

@@ -38,14 +38,16 @@ def classify(clip, tokenizer, images, names, templates=("{}",), batch=64):
     """
     if clip.cfg.image is None:
         raise BadInput("this CLIP has no image tower; import one that has both.")
-    images = as_bytes(images)
     classes = class_vectors(clip, tokenizer, names, templates)
+    if hasattr(images, "__len__") and not len(images):
+        return np.zeros((0, len(classes)), np.float32)
+    images = as_bytes(images)
     firsts = range(0, len(images), batch)
     parts = [
         _probabilities(clip.cfg, clip.params, images[first : first + batch], classes)
         for first in firsts
     ]
-    return np.concatenate([np.zeros((0, len(classes)), np.float32), *parts])
+    return np.concatenate(parts)
 
 
 def class_vectors(clip, tokenizer, names, templates=("{}",)):

@@ -107,7 +107,7 @@ def _check_range(found: Any, name: str) -> None:
             f"{name} holds floats of {low:g} to {high:g}; floats of pictures lie in "
             "[-1, 1]: give uint8, or divide by 127.5 and subtract 1."
         )
-    if 0 <= low < high:
+    if 0 <= low < 1:  # all white is the same in both
         raise BadInput(
             f"{name} holds floats of {low:g} to {high:g}, which look like 0 to 1; "
             "floats of pictures lie in [-1, 1]: multiply by 2 and subtract 1, or give "

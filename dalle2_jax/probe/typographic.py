@@ -1,9 +1,10 @@
 """unCLIP §4: typographic attacks: what CLIP reads, and what the decoder makes of it."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from dalle2_jax.clip.zero_shot import classify
+from dalle2_jax.data.lettering import font_of
 from dalle2_jax.data.picture_arrays import as_bytes
 from dalle2_jax.manipulate.variations import variations
 from dalle2_jax.unclip import to_uint8
@@ -11,14 +12,18 @@ from dalle2_jax.unclip import to_uint8
 WIDTH = 0.9  # of the picture, that the words take at most
 
 
-def attacked(picture, words):
-    """uint8 [y, x, 3] with words on a white label across its middle."""
+def attacked(picture: np.ndarray, words: str) -> np.ndarray:
+    """uint8 [y, x, 3] with words on a white label across its middle.
+
+    Raises:
+        BadInput: no font here has the words' letters.
+    """
     image = Image.fromarray(picture)
     size = max(image.height // 4, 8)
-    font = ImageFont.load_default(size)
+    font = font_of(words, size)
     while size > 4 and font.getlength(words) > WIDTH * image.width:
         size -= 1
-        font = ImageFont.load_default(size)
+        font = font_of(words, size)
     middle = (image.width / 2, image.height / 2)
     pen = ImageDraw.Draw(image)
     left, top, right, bottom = pen.textbbox(middle, words, font=font, anchor="mm")

@@ -63,6 +63,7 @@ def test_pale_pictures_are_taken_as_bytes():
         PIXELS.astype(np.int64),
         PIXELS.astype(np.float32),  # 0 to 255
         PIXELS / 255,  # 0 to 1
+        np.zeros((1, 4, 4, 3), np.float32),  # grey, or black
         np.where(FLOATS > 0.9, np.nan, FLOATS),
         PIXELS > 100,
         [PIXELS[0], PIXELS[1][:3]],
