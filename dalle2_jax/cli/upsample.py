@@ -23,7 +23,9 @@ def add_arguments(parser):
 def run(args):
     """Writes the enlarged pictures."""
     from dalle2_jax.cli.machine import start_jax
+    from dalle2_jax.cli.pictures import check_folder
 
+    check_folder(args.out, args.overwrite)
     start_jax()
     from dalle2_jax.unclip import (
         load,

@@ -135,6 +135,7 @@ def test_pictures_are_enlarged_as_they_are(folder, tmp_path, capsys):
     sizes = [Image.open(tmp_path / "o" / f"0000{i}.png").size for i in (0, 1)]
     assert sizes == [(18, 10), (6, 16)]
     Image.new("RGB", (1025, 8)).save(given[0])
+    words.append("--overwrite")
     assert main([*words, "--size", "own"]) == 2 and main([*words, "--size", "x"]) == 2
     said = capsys.readouterr().err
     assert "is 1025 x 8; at most 1024 pixels a side" in said
