@@ -39,7 +39,9 @@ def build(cls, values, where="config"):
     }
     try:
         return cls(**made)
-    except AssertionError as error:
+    except BadInput:
+        raise
+    except (AssertionError, ArithmeticError, ValueError) as error:  # of __post_init__
         raise BadInput(f"{where}: {error}.") from error
 
 
