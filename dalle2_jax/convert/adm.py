@@ -52,8 +52,8 @@ RES_LEAVES = [  # guided-diffusion, diffusers, ours
     ("out_layers.3", "conv2", "conv_2"),
     ("skip_connection", "conv_shortcut", "skip"),
 ]
+SIDE = {"image_size": SIZE}
 UNET_FIELDS = {
-    "image_size": SIZE,
     "model_channels": SIZE,
     "channel_mult": list_of(POSITIVE, 1, 16),
     "num_res_blocks": LAYERS,
@@ -195,6 +195,7 @@ def adm_config(config, where="UNetModel"):
 
 def decoder_config(config):
     """DecoderConfig from the arguments of UNetModel; with low_res, of SuperResModel."""
+    check_fields(config, SIDE, "UNetModel")
     unet, size = adm_config(config), config["image_size"]
     return DecoderConfig(size, unet, clip=0, low_res=config.get("low_res") or 0)
 
@@ -212,6 +213,7 @@ def classifier_config(config):
     """
     if config.get("pool") not in (None, "attention"):
         raise BadInput("EncoderUNetModel.pool is supported as 'attention' only.")
+    check_fields(config, SIDE, "EncoderUNetModel")
     return ClassifierConfig(config["image_size"], adm_config(config))
 
 

@@ -16,6 +16,7 @@ from dalle2_jax.decoder.decoder import DecoderConfig
 from dalle2_jax.errors import BadInput
 
 TEXT_FIELDS = {
+    "image_size": SIZE,
     "n_vocab": SIZE,
     "text_ctx": SIZE,
     "xf_width": SIZE,
