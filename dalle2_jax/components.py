@@ -274,17 +274,17 @@ def load_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             kinds = {key: file.get_slice(key).get_dtype() for key in [*file.keys()]}
             strange = sorted(k for k in kinds if kinds[k] not in ELEMENTS)
-            if strange:
-                key, kind = strange[0], kinds[strange[0]]
-                raise BadInput(
-                    f"{path}: {key} is of type {kind}, which is not supported; save it "
-                    "as float32, float16 or bfloat16."
-                )
-            return {key: file.get_tensor(key) for key in kinds}
-    except (OSError, SafetensorError) as error:
+            arrays = {} if strange else {key: file.get_tensor(key) for key in kinds}
+    except (OSError, ValueError, SafetensorError) as error:
         raise BadInput(
             f"{path} cannot be read: it is incomplete or damaged ({error}); {remedy}."
         ) from error
+    if strange:
+        raise BadInput(
+            f"{path}: {strange[0]} is of type {kinds[strange[0]]}, which is not "
+            "supported; save it as float32, float16 or bfloat16."
+        )
+    return arrays
 
 
 def read_json(path, remedy):

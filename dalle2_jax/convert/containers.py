@@ -166,7 +166,7 @@ def _sharded(index):
         )
     state = {}
     for name in sorted(set(names)):
-        if Path(name).name != name or name.endswith(".index.json"):
+        if not name or Path(name).name != name or name.endswith(".index.json"):
             raise BadInput(
                 f"{index} names {name}, which is not beside it or an index itself."
             )
