@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ def build(cls, values, where="config"):
     if dataclasses.is_dataclass(values) and isinstance(values, cls):
         return values
     if not isinstance(values, Mapping):
-        raise BadInput(f"{where} must be a group of fields, not {values!r}.")
+        raise BadInput(
+            f"{where} must be a group of fields, not {reprlib.repr(values)}."
+        )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
@@ -84,13 +87,13 @@ def _coerce(kind, value, where):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, bool) and kind is not bool or not isinstance(value, kind):
-        raise BadInput(f"{where} must be {kind.__name__}, not {value!r}.")
+        raise BadInput(f"{where} must be {kind.__name__}, not {reprlib.repr(value)}.")
     return value
 
 
 def _tuple(inner, value, where):
     if not isinstance(value, (tuple, list)):
-        raise BadInput(f"{where} must be a list, not {value!r}.")
+        raise BadInput(f"{where} must be a list, not {reprlib.repr(value)}.")
     kinds = [inner[0]] * len(value) if inner[1:] == (Ellipsis,) else inner
     if len(kinds) != len(value):
         raise BadInput(f"{where} must have {len(kinds)} entries, not {len(value)}.")

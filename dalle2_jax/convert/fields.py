@@ -9,11 +9,11 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from dalle2_jax.diffusion.schedule import MOST_STEPS
 from dalle2_jax.errors import BadInput
 
 LARGEST = 2**20  # of a width, a side or a vocabulary
 MOST_LAYERS = 1000
-MOST_STEPS = 10**6  # of a noise process
 
 
 class Kind(NamedTuple):

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from dalle2_jax.components import file_sha256
+from dalle2_jax.components import file_sha256, load_arrays
 from dalle2_jax.convert.containers import AGAIN, read_state
 from dalle2_jax.convert.inception import (
     SHA256,
@@ -158,18 +158,15 @@ def inception_shapes():
 
 def _converted(path):
     """A file of `convert_inception`; None for any other safetensors file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                return None
-            flat = {key: file.get_tensor(key) for key in sorted(file.keys())}
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"{path} is incomplete or damaged ({error}); {AGAIN}."
-        ) from error
+    flat = load_arrays(path, AGAIN)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        return None
     shapes = {k: leaf.shape for k, leaf in flat_paths(inception_shapes()).items()}
     same = {k: a.shape for k, a in flat.items()} == shapes
-    if not same or digest(flat) != metadata.get("params_sha256"):
+    same = same and {str(a.dtype) for a in flat.values()} == {"float32"}
+    source = metadata.get("source_sha256")
+    if not (same and source and digest(flat) == metadata.get("params_sha256")):
         raise BadInput(f"{path} is damaged; convert Inception's weights again.")
-    return Inception(unflatten_dict(flat, sep="/"), metadata["source_sha256"])
+    return Inception(unflatten_dict(flat, sep="/"), source)
