@@ -50,7 +50,7 @@ ELEMENTS = {  # safetensors' names of the element types that we read
 }
 FLOATS = ("float64", "float32", "float16", "bfloat16")  # of saved weights
 NO_NETWORK = (  # what flax and jax raise of impossible sizes: they have no common class
-    *(TypeError, ValueError, AssertionError, ArithmeticError, IndexError),
+    *(TypeError, ValueError, AssertionError, ArithmeticError, LookupError),
     *(AttributeError, FlaxError),
 )
 STAGES = {  # configuration, network, shapes of its arguments
@@ -204,7 +204,7 @@ def shapes_of(stage, cfg, where=None):
     except BadInput:
         raise
     except NO_NETWORK as error:
-        reason = str(error).split("\n")[0]
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise BadInput(
             f"{where or stage}: impossible sizes ({reason}); they make no network."
         ) from error
