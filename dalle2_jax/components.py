@@ -294,7 +294,7 @@ def read_json(path, remedy):
         BadInput: absent, no JSON or no object; names the file and the remedy.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise BadInput(f"{path} does not exist; {remedy}.") from error
     except (OSError, ValueError, RecursionError) as error:

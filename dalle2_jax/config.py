@@ -84,7 +84,7 @@ def _coerce(kind, value, where):
         return build(kind, value, where)
     if origin is tuple:
         return _tuple(inner, value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and value.bit_length() < 1024:
         return float(value)
     if isinstance(value, bool) and kind is not bool or not isinstance(value, kind):
         raise BadInput(f"{where} must be {kind.__name__}, not {reprlib.repr(value)}.")

@@ -187,10 +187,10 @@ def openai_files(model):
 def openclip_parts(folder, override):
     """The "clip" part of an OpenCLIP folder, or of its bare weights and --config."""
     folder, where, config, notes = Path(folder), "--config", override, []
-    path = folder if folder.is_file() else weights_in(folder)
     if folder.is_dir():
         where = folder / "open_clip_config.json"
         config = read_config(where) | override
+    path = folder if folder.is_file() else weights_in(folder)
     if "model_cfg" not in config:
         raise BadInput(
             f"{path} does not say its activation and head width; give its "

@@ -211,9 +211,10 @@ def _members(archive, path):
 
     Members may overlap or be packed; torch stores its own one after another.
     """
-    members = {info.filename: info for info in archive.infolist()}
-    whole = sum(info.file_size for info in archive.infolist())
-    packed = {info.compress_type for info in archive.infolist()}
+    held = archive.infolist()
+    members = {info.filename: info for info in held}
+    whole = sum(max(info.file_size, info.compress_size) for info in held)
+    packed = {info.compress_type for info in held}
     if whole > MOST_GROWTH * path.stat().st_size or packed - PACKED:
         raise BadInput(
             f"{path} would unpack to {whole:,} bytes, or is packed as torch does not "
