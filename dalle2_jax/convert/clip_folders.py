@@ -190,10 +190,9 @@ def openclip_parts(folder, override):
     if folder.is_dir():
         where = folder / "open_clip_config.json"
         config = read_config(where) | override
-    path = folder if folder.is_file() else weights_in(folder)
-    if "model_cfg" not in config:
+    elif "model_cfg" not in config:
         raise BadInput(
-            f"{path} does not say its activation and head width; give its "
+            f"{folder} does not say its activation and head width; give its "
             "open_clip_config.json with --config."
         )
     check_fields(config, {"model_cfg": GROUP, "preprocess_cfg": optional(GROUP)}, where)
@@ -202,6 +201,7 @@ def openclip_parts(folder, override):
     pixels = config.get("preprocess_cfg") or {}
     place = f"{where}: preprocess_cfg"
     cfg = _pixels(cfg, pixels.get("mean"), pixels.get("std"), place)
+    path = weights_in(folder) if folder.is_dir() else folder
     state = read_state(path, notes)
     if state.pop("logit_bias", None) is not None:
         notes.append("logit_bias of a sigmoid loss was left out: embeddings lack it.")

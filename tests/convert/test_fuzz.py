@@ -11,8 +11,10 @@ import torch
 from safetensors.numpy import save_file
 
 from dalle2_jax.convert.exporter import export_weights
+from dalle2_jax.convert.parity import read_case
 from dalle2_jax.data.tokens import Tokenizer
 
+DATA = Path(__file__).parent.parent / "parity" / "data"
 CASES, IMPORTS = 700, 60  # of each container, of each JSON file of a source
 
 
@@ -63,6 +65,10 @@ def valid(folder, tmp_path_factory):
     for style in ("hf_clip", "openclip"):
         export_weights(folder, sources / style, style)
         Tokenizer.load(folder / "tokenizer").save(sources / style)
+    case = read_case(DATA / "dalle2_pytorch_prior.safetensors")
+    (sources / "prior").mkdir()
+    save_file(case.params, sources / "prior" / "prior.safetensors")
+    (sources / "prior" / "prior_config.json").write_text(json.dumps(case.config))
     ours = sources / "ours"
     for stage in ("clip", "prior", "decoder", "upsampler"):
         (ours / stage).mkdir(parents=True)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dalle2_jax.convert.containers import read, read_state
+from dalle2_jax.cli.main import main
+from dalle2_jax.convert.containers import read, read_state, state_of
 from dalle2_jax.errors import BadInput
 
 
@@ -83,6 +84,29 @@ def test_members_that_share_their_bytes_are_counted_each(tmp_path):
         archive._didModify = True
     with pytest.raises(BadInput, match="would unpack"):
         read(path)
+
+
+def test_a_member_that_lies_about_its_size_is_refused(tmp_path):
+    path = packed(
+        tmp_path / "a.pt", {"m/data.pkl": b"\x80\x02N.", "m/data/0": bytes(9)}
+    )
+    data = bytearray(path.read_bytes())
+    first = data.index(b"PK\x01\x02")  # the central directory's first entry
+    for at in (first + 20, first + 24):  # its packed and its whole size
+        lying = data[:at] + (2**31).to_bytes(4, "little") + data[at + 4 :]
+        path.write_bytes(lying)
+        with pytest.raises(BadInput, match=r"a\.pt"):
+            read(path)
+
+
+def test_an_import_of_an_attack_ends_with_2_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "attacks").mkdir()
+    hostile.write_all(tmp_path / "attacks")
+    to = tmp_path / "model"
+    for path in sorted((tmp_path / "attacks").iterdir()):
+        assert main(["import", str(path), "--to", str(to)]) == 2, path
+        assert capsys.readouterr().err.count("\n") == 1, path
+        assert [p.name for p in tmp_path.iterdir()] == ["attacks"]
 
 
 def test_each_storage_is_read_once(tmp_path, monkeypatch):
@@ -187,8 +211,6 @@ def test_an_index_that_is_none_is_named(tmp_path, index):
 
 
 def test_prefixes_of_wrappers_are_taken_off_and_told():
-    from dalle2_jax.convert.containers import state_of
-
     plain = {"a.b": np.zeros(1), "module.c": np.zeros(1)}
     for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "module.module."):
         notes = []

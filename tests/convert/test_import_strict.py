@@ -1,4 +1,4 @@
-"""What an import refuses in values and configurations, and what it takes off and tells."""
+"""Imports: values and configurations that are refused, what is taken off and told."""
 
 import json
 import struct
