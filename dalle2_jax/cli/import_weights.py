@@ -86,11 +86,11 @@ def _inception(args):
     from dalle2_jax.convert.inception import NAME as PUBLISHED
     from dalle2_jax.evaluate.inception import convert_inception, load_inception
 
-    published = not args.unpublished
+    published, nonfinite = not args.unpublished, args.allow_nonfinite
     if args.dry_run:
-        found = load_inception(args.source, published)
+        found = load_inception(args.source, published, nonfinite)
     else:
-        found = convert_inception(args.source, args.to, published)
+        found = convert_inception(args.source, args.to, published, nonfinite)
     kind = PUBLISHED if found.published else "not the published weights"
     print(f"{INCEPTION:<14} {kind}, SHA-256 {found.sha256}")
     print("nothing written" if args.dry_run else f"weights {args.to}")

@@ -47,13 +47,14 @@ class Inception(NamedTuple):
         return self.sha256 == SHA256
 
 
-def load_inception(path, published=True):
+def load_inception(path, published=True, nonfinite=False):
     """The network's weights, from the port's file or what `convert_inception` made.
 
     Args:
         path: pt_inception-2015-12-05-6726825d.pth, or a converted .safetensors.
         published: refuse a file of the port's that is not the published one. With
             False its numbers compare with nobody's; `sha256` must stand beside them.
+        nonfinite: take weights that are infinite or no numbers as they are.
 
     Raises:
         BadInput: absent, of another kind, damaged, or not the published file.
@@ -67,11 +68,12 @@ def load_inception(path, published=True):
         check_published(path)
     state = read_state(path)
     rows, shapes = inception_table(conv_names()), inception_shapes()
-    params = import_params(state, rows, shapes, str(path), counters(state))
+    where, ignored = str(path), counters(state)
+    params = import_params(state, rows, shapes, where, ignored, nonfinite)
     return Inception(params, file_sha256(path))
 
 
-def convert_inception(source, to, published=True):
+def convert_inception(source, to, published=True, nonfinite=False):
     """Writes the weights of `source` as a safetensors file of ours; an Inception.
 
     Raises:
@@ -80,7 +82,7 @@ def convert_inception(source, to, published=True):
     to = Path(to)
     if to.suffix != ".safetensors":
         raise BadInput(f"{to} must end in .safetensors; Inception is one file.")
-    inception = load_inception(source, published)
+    inception = load_inception(source, published, nonfinite)
     flat = {k: np.ascontiguousarray(v) for k, v in flat_paths(inception.params).items()}
     metadata = {
         "format": FORMAT,
