@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from flax.errors import FlaxError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from dalle2_jax import __version__
 from dalle2_jax.clip import contrastive, noised
@@ -32,6 +33,7 @@ from dalle2_jax.decoder.upsampler import Upsampler, UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.init import init_params, param_shapes
+from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.prior import autoregressive, dalle2_pytorch, diffusion
 from dalle2_jax.prior.autoregressive import Autoregressive, AutoregressiveConfig
 from dalle2_jax.prior.dalle2_pytorch import Dalle2PytorchConfig, Dalle2PytorchPrior
@@ -41,6 +43,16 @@ from dalle2_jax.shard.processes import barrier, is_first, whole
 FORMAT = 1
 CHECKSUM = "model.safetensors.sha256"  # may be absent: then nothing is compared
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of inference
+FEW_BLOCKS = 256  # as many are built unasked; a missing key says more than a count
+ELEMENTS = {  # safetensors' names of the element types that we read
+    *("F64", "F32", "F16", "BF16", "BOOL"),
+    *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)),
+}
+FLOATS = ("float64", "float32", "float16", "bfloat16")  # of saved weights
+NO_NETWORK = (  # what flax and jax raise of impossible sizes: they have no common class
+    *(TypeError, ValueError, AssertionError, ArithmeticError, LookupError),
+    *(AttributeError, FlaxError),
+)
 STAGES = {  # configuration, network, shapes of its arguments
     "clip": (ClipConfig, Clip, contrastive.example),
     "noised_clip": (NoisedClipConfig, NoisedClip, noised.example),
@@ -127,16 +139,13 @@ def load_component(folder, stage, dtype=None):
     )
     cfg = build(STAGES[stage][0], config.get("model"), f"{where}/config.json: model")
     noise = config.get("noise")
-    if noise:
-        noise = noise | {"eps_square": config.get("eps_square", ())}
+    if noise is not None:
+        square = {"eps_square": config.get("eps_square", ())}
+        noise = noise | square if isinstance(noise, dict) else noise
         noise = build(Noise, noise, f"{where}/config.json: noise")
-    try:
-        flat = load_file(where / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"{where}/model.safetensors cannot be read ({error}); export it again."
-        ) from error
-    _check(where, flat, expected_shapes(stage, cfg))
+    flat = load_arrays(where / "model.safetensors", "export it again")
+    check_fits(cfg, len(flat), where)
+    _check(where, flat, expected_shapes(stage, cfg, f"{where}/config.json"))
     check_weights(where)
     part = Component(cfg, noise, unflatten(flat), config)
     return cast(part, dtype) if dtype else part
@@ -181,13 +190,54 @@ def initial_params(stage, cfg, seed):
     return init_params(network(cfg), seed, *example(cfg))
 
 
-def expected_shapes(stage, cfg):
-    """{"a/b/c": shape} of a stage's parameters; allocates nothing."""
+def shapes_of(stage, cfg, where=None):
+    """The parameter tree of a stage as ShapeDtypeStructs; allocates nothing.
+
+    where: what errors call the configuration.
+
+    Raises:
+        BadInput: the sizes of cfg make no network.
+    """
     _, network, example = STAGES[stage]
-    named = jax.tree_util.tree_flatten_with_path(
-        param_shapes(network(cfg), *example(cfg))
-    )[0]
+    try:
+        return param_shapes(network(cfg), *example(cfg))
+    except BadInput:
+        raise
+    except NO_NETWORK as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise BadInput(
+            f"{where or stage}: impossible sizes ({reason}); they make no network."
+        ) from error
+
+
+def expected_shapes(stage, cfg, where=None):
+    """{"a/b/c": shape} of a stage's parameters; as `shapes_of`."""
+    named = jax.tree_util.tree_flatten_with_path(shapes_of(stage, cfg, where))[0]
     return {_name(path): leaf.shape for path, leaf in named}
+
+
+def check_fits(cfg, count, where):
+    """Refuses a configuration of more blocks than there are arrays to fill them.
+
+    Blocks are built one by one; a number that is wrong by millions would take all
+    memory before a shape is compared. cfg: of a stage; count: of arrays.
+
+    Raises:
+        BadInput: names the field.
+    """
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if dataclasses.is_dataclass(value):
+            check_fits(value, count, where)
+    blocks = {"blocks": sum(getattr(cfg, "blocks", ()))}
+    if isinstance(cfg, UNetConfig):
+        blocks = {"depth": cfg.depth * len(cfg.multiples)}
+    for name, asked in blocks.items():
+        if asked > max(count, FEW_BLOCKS):
+            raise BadInput(
+                f"{where}: {type(cfg).__name__}.{name} asks for {asked:,} blocks, and "
+                f"there are {count:,} arrays; they are not of one model."
+            )
 
 
 def components_of(folder):
@@ -213,18 +263,45 @@ def unflatten(flat):
     return tree
 
 
+def load_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """{key: array} of a safetensors file.
+
+    Raises:
+        BadInput: absent, damaged, or with elements of a type beyond ELEMENTS (float8,
+            complex, ...); names the file, the key and the remedy.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            kinds = {key: file.get_slice(key).get_dtype() for key in [*file.keys()]}
+            strange = sorted(k for k in kinds if kinds[k] not in ELEMENTS)
+            arrays = {} if strange else {key: file.get_tensor(key) for key in kinds}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BadInput(
+            f"{path} cannot be read: it is incomplete or damaged ({error}); {remedy}."
+        ) from error
+    if strange:
+        raise BadInput(
+            f"{path}: {strange[0]} is of type {kinds[strange[0]]}, which is not "
+            "supported; save it as float32, float16 or bfloat16."
+        )
+    return arrays
+
+
 def read_json(path, remedy):
     """The object in a JSON file.
 
     Raises:
-        BadInput: absent or no JSON; names the file and the remedy.
+        BadInput: absent, no JSON or no object; names the file and the remedy.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise BadInput(f"{path} does not exist; {remedy}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no readable JSON ({error}); {remedy}.") from error
+    if not isinstance(found, dict):
+        raise BadInput(f"{path} holds no JSON object; {remedy}.")
+    return found
 
 
 def write_json(path, value):
@@ -245,6 +322,11 @@ def _check(where, flat, shapes):
                 f"{where}/model.safetensors: {name} is {flat[name].shape}, its "
                 f"config.json asks for {shape}; they are not of one run."
             )
+        if flat[name].dtype.name not in FLOATS:
+            raise BadInput(
+                f"{where}/model.safetensors: {name} holds {flat[name].dtype}, and "
+                "weights are floats; export it again."
+            )
     extra = sorted(set(flat) - set(shapes))
     if extra:
         raise BadInput(
@@ -259,7 +341,8 @@ def check_weights(where):
         BadInput: the file is damaged.
     """
     noted, weights = where / CHECKSUM, where / "model.safetensors"
-    if noted.is_file() and noted.read_text().split()[:1] != [file_sha256(weights)]:
+    digest = file_sha256(weights).encode()
+    if noted.is_file() and noted.read_bytes().split()[:1] != [digest]:
         raise BadInput(
             f"{weights} is damaged: its SHA-256 is not that of {CHECKSUM}; copy or "
             "export it again (or delete the checksum, if you changed the weights)."

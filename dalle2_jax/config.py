@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ def build(cls, values, where="config"):
     if dataclasses.is_dataclass(values) and isinstance(values, cls):
         return values
     if not isinstance(values, Mapping):
-        raise BadInput(f"{where} must be a group of fields, not {values!r}.")
+        raise BadInput(
+            f"{where} must be a group of fields, not {reprlib.repr(values)}."
+        )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
@@ -39,7 +42,9 @@ def build(cls, values, where="config"):
     }
     try:
         return cls(**made)
-    except AssertionError as error:
+    except BadInput:
+        raise
+    except (AssertionError, ArithmeticError, ValueError) as error:  # of __post_init__
         raise BadInput(f"{where}: {error}.") from error
 
 
@@ -79,16 +84,16 @@ def _coerce(kind, value, where):
         return build(kind, value, where)
     if origin is tuple:
         return _tuple(inner, value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and value.bit_length() < 1024:
         return float(value)
     if isinstance(value, bool) and kind is not bool or not isinstance(value, kind):
-        raise BadInput(f"{where} must be {kind.__name__}, not {value!r}.")
+        raise BadInput(f"{where} must be {kind.__name__}, not {reprlib.repr(value)}.")
     return value
 
 
 def _tuple(inner, value, where):
     if not isinstance(value, (tuple, list)):
-        raise BadInput(f"{where} must be a list, not {value!r}.")
+        raise BadInput(f"{where} must be a list, not {reprlib.repr(value)}.")
     kinds = [inner[0]] * len(value) if inner[1:] == (Ellipsis,) else inner
     if len(kinds) != len(value):
         raise BadInput(f"{where} must have {len(kinds)} entries, not {len(value)}.")

@@ -11,7 +11,7 @@ INCEPTION = "inception"  # a family by itself: one file, no component of a model
 
 
 def add_arguments(parser):
-    """SRC, --to, --as, --config, --dtype, --unpublished, --dry-run."""
+    """SRC, --to, --as, --config, --dtype, --unpublished and the other switches."""
     parser.add_argument("source", type=Path, metavar="SRC", help="file or folder")
     parser.add_argument("--to", required=True, type=Path, help="model directory")
     parser.add_argument("--as", dest="family", help="family; default: recognised")
@@ -25,6 +25,11 @@ def add_arguments(parser):
         "--unpublished",
         action="store_true",
         help="inception: other weights; their SHA-256 stands beside every number",
+    )
+    parser.add_argument(
+        "--allow-nonfinite",
+        action="store_true",
+        help="keep weights that are infinite or no numbers; default: refused",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the table, write nothing"
@@ -56,7 +61,13 @@ def run(args):
             raise BadInput(f"{flag} must be one of {names}, not {value}.")
     override = read_config(args.config) if args.config else {}
     found = import_weights(
-        args.source, args.to, args.family, override, args.dtype, args.dry_run
+        args.source,
+        args.to,
+        args.family,
+        override,
+        args.dtype,
+        args.dry_run,
+        args.allow_nonfinite,
     )
     for part in found:
         for row in part.table if args.dry_run else ():
@@ -75,11 +86,11 @@ def _inception(args):
     from dalle2_jax.convert.inception import NAME as PUBLISHED
     from dalle2_jax.evaluate.inception import convert_inception, load_inception
 
-    published = not args.unpublished
+    published, nonfinite = not args.unpublished, args.allow_nonfinite
     if args.dry_run:
-        found = load_inception(args.source, published)
+        found = load_inception(args.source, published, nonfinite)
     else:
-        found = convert_inception(args.source, args.to, published)
+        found = convert_inception(args.source, args.to, published, nonfinite)
     kind = PUBLISHED if found.published else "not the published weights"
     print(f"{INCEPTION:<14} {kind}, SHA-256 {found.sha256}")
     print("nothing written" if args.dry_run else f"weights {args.to}")

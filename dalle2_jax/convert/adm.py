@@ -6,6 +6,19 @@ and the leaves inside it.
 
 from typing import NamedTuple
 
+from dalle2_jax.convert.fields import (
+    COUNT,
+    FLAG,
+    LARGEST,
+    LAYERS,
+    NUMBER,
+    POSITIVE,
+    SIZE,
+    check_fields,
+    list_of,
+    optional,
+    whole,
+)
 from dalle2_jax.convert.rename import (
     CONV,
     CONV_1,
@@ -39,6 +52,24 @@ RES_LEAVES = [  # guided-diffusion, diffusers, ours
     ("out_layers.3", "conv2", "conv_2"),
     ("skip_connection", "conv_shortcut", "skip"),
 ]
+SIDE = {"image_size": SIZE}
+UNET_FIELDS = {
+    "model_channels": SIZE,
+    "channel_mult": list_of(POSITIVE, 1, 16),
+    "num_res_blocks": LAYERS,
+    "attention_resolutions": list_of(COUNT),
+    "num_head_channels": optional(whole(-1, LARGEST)),
+    "num_heads": optional(SIZE),
+    "in_channels": SIZE,
+    "out_channels": SIZE,
+    "encoder_channels": optional(COUNT),
+    "num_classes": optional(COUNT),
+    "use_scale_shift_norm": optional(FLAG),
+    "resblock_updown": optional(FLAG),
+    "use_new_attention_order": optional(FLAG),
+    "dropout": optional(NUMBER),
+    "low_res": optional(COUNT),
+}
 MIDDLE_ONLY = (0,)  # UNetConfig.attend: no level has this factor, the middle attends
 
 MULTIPLES = {  # of a U-Net made for pictures of that size
@@ -137,30 +168,36 @@ class Place(NamedTuple):
     width: int
 
 
-def adm_config(config):
-    """UNetConfig from the constructor arguments of guided-diffusion's UNetModel."""
-    heads = config.get("num_head_channels", -1) == -1
+def adm_config(config, where="UNetModel"):
+    """UNetConfig from the constructor arguments of guided-diffusion's UNetModel.
+
+    Raises:
+        BadInput: an argument that is no such size; names it.
+    """
+    check_fields(config, UNET_FIELDS, where)
+    heads = (config.get("num_head_channels") or -1) == -1
     return UNetConfig(
         channels=config["model_channels"],
         multiples=tuple(config["channel_mult"]),
         depth=config["num_res_blocks"],
         attend=tuple(config["attention_resolutions"]) or MIDDLE_ONLY,
         head_width=1 if heads else config["num_head_channels"],
-        heads=config.get("num_heads", 1) if heads else 0,
+        heads=(config.get("num_heads") or 1) if heads else 0,
         in_channels=config["in_channels"],
         out_channels=config["out_channels"],
         context_width=config.get("encoder_channels") or 0,
         classes=config.get("num_classes") or 0,
-        scale_shift=config.get("use_scale_shift_norm", False),
+        scale_shift=bool(config.get("use_scale_shift_norm")),
         updown="resblock" if config.get("resblock_updown") else "conv",
-        dropout=config.get("dropout", 0.0),
+        dropout=float(config.get("dropout") or 0.0),
     )
 
 
 def decoder_config(config):
     """DecoderConfig from the arguments of UNetModel; with low_res, of SuperResModel."""
+    check_fields(config, SIDE, "UNetModel")
     unet, size = adm_config(config), config["image_size"]
-    return DecoderConfig(size, unet, clip=0, low_res=config.get("low_res", 0))
+    return DecoderConfig(size, unet, clip=0, low_res=config.get("low_res") or 0)
 
 
 def decoder_table(cfg, shapes, new_order=False):
@@ -174,8 +211,9 @@ def classifier_config(config):
     Raises:
         BadInput: it pools otherwise than by attention.
     """
-    if config.get("pool", "attention") != "attention":
+    if config.get("pool") not in (None, "attention"):
         raise BadInput("EncoderUNetModel.pool is supported as 'attention' only.")
+    check_fields(config, SIDE, "EncoderUNetModel")
     return ClassifierConfig(config["image_size"], adm_config(config))
 
 

@@ -6,10 +6,11 @@ constructor arguments of the original class.
 
 from pathlib import Path
 
+from dalle2_jax.components import shapes_of
 from dalle2_jax.config import build, plain
 from dalle2_jax.convert import adm, dalle2_pytorch, glide, glide_clip
 from dalle2_jax.convert.containers import read, read_state, state_of
-from dalle2_jax.convert.parts import File, Part, check_plain, read_config, shapes_of
+from dalle2_jax.convert.parts import File, Part, check_plain, read_config, shapes_for
 from dalle2_jax.convert.rename import export_params
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
@@ -45,7 +46,8 @@ def parts(path, override):
             f"({', '.join(sorted(PUBLISHED)[:3])}, ...); rename it, or give the "
             "constructor arguments as JSON with --config."
         )
-    state = read_state(path)
+    notes = []
+    state = read_state(path, notes)
     known = PUBLISHED.get(name) if not override else None
     arguments = dict(known.arguments if known else override)
     noise = known.noise if known else arguments.pop("noise", {"learned_variance": True})
@@ -57,14 +59,25 @@ def parts(path, override):
         cfg = config(arguments)
     except KeyError as error:
         raise BadInput(f"--config lacks the argument {error} of {path}.") from error
-    except AssertionError as error:
+    except BadInput as error:
+        raise BadInput(f"--config of {path}: {error}") from error
+    except (AssertionError, ArithmeticError) as error:
         raise BadInput(f"--config makes no network of {path}: {error}.") from error
     order = arguments.get("use_new_attention_order", False)
-    shapes, extra = shapes_of(stage, cfg), (order,) * (not stage.startswith("glide"))
+    shapes = shapes_for(stage, cfg, state, path)
+    extra = (order,) * (not stage.startswith("glide"))
     rows = table(cfg, shapes, *extra)
     origin = {"new_order": order, "name": path.stem}
     yield Part(
-        stage, cfg, state, rows, str(path), noise, WAYS.get(stage), origin=origin
+        stage,
+        cfg,
+        state,
+        rows,
+        str(path),
+        noise,
+        WAYS.get(stage),
+        notes=tuple(notes),
+        origin=origin,
     )
 
 
@@ -96,16 +109,16 @@ def files(model):
 def noised_parts(source, override):
     """GLIDE's noised CLIP: a folder with its two files, or one of them."""
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
-    state = {}
+    state, notes = {}, []
     for encoder, name in ENCODERS.items():
         paths = [folder / f"{name}{kind}" for kind in (".safetensors", ".pt")]
         path = next((p for p in paths if p.is_file()), paths[-1])
-        state |= {f"{encoder}/{k}": v for k, v in read_state(path).items()}
+        state |= {f"{encoder}/{k}": v for k, v in read_state(path, notes).items()}
     arguments = glide_clip.GLIDE_CLIP | override
     cfg = glide_clip.glide_clip_config(arguments)
     rows = glide_clip.glide_clip_table(cfg)
     where = str(folder / ENCODERS["image_encoder"])
-    yield Part("noised_clip", cfg, state, rows, where, Noise())
+    yield Part("noised_clip", cfg, state, rows, where, Noise(), notes=tuple(notes))
 
 
 def noised_files(model):
@@ -132,7 +145,8 @@ def dalle2_pytorch_parts(source, override):
         config = read_config(path / "prior_config.json") | override
         paths = [path / name for name in PRIOR_NAMES]
         path = next((p for p in paths if p.is_file()), paths[0])
-    found = dalle2_pytorch.read_prior(read(path), config or None, str(path))
+    notes = []
+    found = dalle2_pytorch.read_prior(read(path), config or None, str(path), notes)
     yield Part(
         dalle2_pytorch.STAGE,
         found.cfg,
@@ -142,7 +156,7 @@ def dalle2_pytorch_parts(source, override):
         found.noise,
         found.sampling,
         found.constants,
-        (f"written by {found.generation}.",),
+        (*notes, f"written by {found.generation}."),
     )
 
 

@@ -6,12 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from dalle2_jax.clip.contrastive import ClipConfig
+from dalle2_jax.components import check_fits
 from dalle2_jax.convert import openai_clip
 from dalle2_jax.convert.containers import read_state, weights_in
 from dalle2_jax.convert.diffusers_configs import (
     hf_image_json,
     hf_text_json,
     preprocessor_json,
+)
+from dalle2_jax.convert.fields import (
+    GROUP,
+    NUMBER,
+    POSITIVE,
+    SIZE,
+    check_fields,
+    list_of,
+    optional,
 )
 from dalle2_jax.convert.parts import (
     File,
@@ -53,46 +63,59 @@ OPENCLIP = {  # what OpenCLIP's configurations may say; anything else is another
         *("context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio")
     },
 }
+HF_CLIP_FIELDS = {
+    "projection_dim": optional(SIZE),
+    "text_config": optional(GROUP),
+    "vision_config": optional(GROUP),
+}
+PIXELS = {"mean": list_of(NUMBER, 3, 3), "std": list_of(POSITIVE, 3, 3)}
 MAX_SCALE = np.float32(np.log(100))
 
 
 def hf_parts(folder, override):
     """The "clip" part of a folder written by transformers.CLIPModel."""
-    folder = Path(folder)
-    config = read_config(folder / "config.json")
+    folder, notes = Path(folder), []
+    where = folder / "config.json"
+    config = read_config(where)
+    check_fields(config, HF_CLIP_FIELDS, where)
     config = {
-        "projection_dim": config.get("projection_dim", 512),
-        "text_config": {**HF_TEXT, **config.get("text_config", {})},
-        "vision_config": {**HF_IMAGE, **config.get("vision_config", {})},
+        "projection_dim": config.get("projection_dim") or 512,
+        "text_config": {**HF_TEXT, **(config.get("text_config") or {})},
+        "vision_config": {**HF_IMAGE, **(config.get("vision_config") or {})},
     }
-    cfg = openai_clip.hf_config(config)
+    cfg = openai_clip.hf_config(config, where)
     cfg = _with_pixels(cfg, folder / "preprocessor_config.json")
     path = weights_in(folder)
+    state = read_state(path, notes)
     yield Part(
         "clip",
         cfg,
-        read_state(path),
+        state,
         openai_clip.hf_table(cfg),
         str(path),
         ignored=openai_clip.IGNORED,
+        notes=tuple(notes),
     )
 
 
-def hf_towers(text_folder, image_folder, processor):
+def hf_towers(text_folder, image_folder, processor, notes):
     """ClipConfig, state and rows of separate text and image towers (diffusers).
+
+    notes: gets what `read_state` has to tell.
 
     image_folder and processor may be absent: then there is no image tower. Neither
     holds a logit scale; CLIP's own largest, 100, takes its place.
     """
     where = text_folder / "config.json"
     config = {**HF_TEXT, **read_config(where)}
-    text, clip = openai_clip.hf_text_config(config), config["projection_dim"]
-    state, image = read_state(weights_in(text_folder)), None
+    text = openai_clip.hf_text_config(config, where)
+    clip = config["projection_dim"] or HF_TEXT["projection_dim"]
+    state, image = read_state(weights_in(text_folder), notes), None
     rows = openai_clip.hf_text_table(text, "text/")
     if image_folder.is_dir():
-        config = {**HF_IMAGE, **read_config(image_folder / "config.json")}
-        image = openai_clip.hf_image_config(config)
-        state |= read_state(weights_in(image_folder))
+        where = image_folder / "config.json"
+        image = openai_clip.hf_image_config({**HF_IMAGE, **read_config(where)}, where)
+        state |= read_state(weights_in(image_folder), notes)
         rows += openai_clip.hf_image_table(image, "image/")
     cfg = ClipConfig(clip, image, text)
     cfg = _with_pixels(cfg, processor) if image else cfg
@@ -126,15 +149,23 @@ def openai_parts(path, override):
 
     override: constructor arguments of clip.model.CLIP that the shapes do not show.
     """
-    state = read_state(path)
+    notes = []
+    state = read_state(path, notes)
     try:
         arguments = openai_clip.openai_arguments(state) | override
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-    cfg = openai_clip.openai_config(arguments)
-    table = openai_clip.openai_table(cfg)
-    ignored = openai_clip.IGNORED
-    yield Part("clip", cfg, state, table, str(path), ignored=ignored)
+    cfg = openai_clip.openai_config(arguments, path)
+    check_fits(cfg, len(state), path)
+    yield Part(
+        "clip",
+        cfg,
+        state,
+        openai_clip.openai_table(cfg),
+        str(path),
+        ignored=openai_clip.IGNORED,
+        notes=tuple(notes),
+    )
 
 
 def openai_files(model):
@@ -155,24 +186,37 @@ def openai_files(model):
 
 def openclip_parts(folder, override):
     """The "clip" part of an OpenCLIP folder, or of its bare weights and --config."""
-    folder = Path(folder)
-    path = folder if folder.is_file() else weights_in(folder)
-    config = override
+    folder, where, config, notes = Path(folder), "--config", override, []
     if folder.is_dir():
-        config = read_config(folder / "open_clip_config.json") | override
-    if "model_cfg" not in config:
+        where = folder / "open_clip_config.json"
+        config = read_config(where) | override
+    elif "model_cfg" not in config:
         raise BadInput(
-            f"{path} does not say its activation and head width; give its "
+            f"{folder} does not say its activation and head width; give its "
             "open_clip_config.json with --config."
         )
-    cfg = openai_clip.openclip_config(_whole(config["model_cfg"]))
-    pixels = config.get("preprocess_cfg", {})
-    cfg = _pixels(cfg, pixels.get("mean"), pixels.get("std"))
-    state = read_state(path)
+    check_fields(config, {"model_cfg": GROUP, "preprocess_cfg": optional(GROUP)}, where)
+    openai_clip.check_openclip(config["model_cfg"], where)
+    cfg = openai_clip.openclip_config(_whole(config["model_cfg"], where), where)
+    pixels = config.get("preprocess_cfg") or {}
+    place = f"{where}: preprocess_cfg"
+    cfg = _pixels(cfg, pixels.get("mean"), pixels.get("std"), place)
+    path = weights_in(folder) if folder.is_dir() else folder
+    state = read_state(path, notes)
+    if state.pop("logit_bias", None) is not None:
+        notes.append("logit_bias of a sigmoid loss was left out: embeddings lack it.")
+    check_fits(cfg, len(state), where)
     prefix = "text." if "text.ln_final.weight" in state else ""
     table = openai_clip.openai_table(cfg, prefix)
-    ignored = [*openai_clip.IGNORED, "attn_mask", "text.attn_mask"]
-    yield Part("clip", cfg, state, table, str(path), ignored=tuple(ignored))
+    yield Part(
+        "clip",
+        cfg,
+        state,
+        table,
+        str(path),
+        ignored=(*openai_clip.IGNORED, "attn_mask", "text.attn_mask"),
+        notes=tuple(notes),
+    )
 
 
 def openclip_files(model):
@@ -211,7 +255,7 @@ def openclip_files(model):
     ]
 
 
-def _whole(config):
+def _whole(config, where):
     """OpenCLIP's configuration with ratios that give whole widths: it rounds down.
 
     Raises:
@@ -221,10 +265,10 @@ def _whole(config):
         fields = config if name == "model_cfg" else config[name]
         strange = sorted(k for k in set(fields) - known if fields[k])
         if strange:
-            raise BadInput(f"OpenCLIP's {name}.{strange[0]} is not supported.")
+            raise BadInput(f"{where}: {name}.{strange[0]} is not supported.")
     towers = {name: dict(config[name]) for name in ("vision_cfg", "text_cfg")}
     for tower in towers.values():
-        if "mlp_ratio" in tower and tower.get("width"):
+        if tower.get("mlp_ratio"):
             width = tower["width"]
             tower["mlp_ratio"] = int(width * tower["mlp_ratio"]) / width
     return {**config, **towers}
@@ -265,12 +309,14 @@ def _check_pool(text, target):
 
 def _with_pixels(cfg, path):
     config = read_config(path) if path.is_file() else {}
-    return _pixels(cfg, config.get("image_mean"), config.get("image_std"))
+    return _pixels(cfg, config.get("image_mean"), config.get("image_std"), path)
 
 
-def _pixels(cfg, mean, std):
+def _pixels(cfg, mean, std, where):
     """The ClipConfig with the publisher's mean and deviation of pixels."""
     if not (mean and std):
         return cfg
+    check_fields({"mean": mean, "std": std}, PIXELS, where)
+    mean, std = map(float, mean), map(float, std)
     image = dataclasses.replace(cfg.image, mean=tuple(mean), std=tuple(std))
     return dataclasses.replace(cfg, image=image)

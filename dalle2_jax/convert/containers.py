@@ -1,21 +1,23 @@
 """Foreign weight files -> arrays, without running anything that a file contains.
 
-safetensors, one file or many with an index; torch's zip archives, TorchScript too,
-through an unpickler that knows tensors and nothing else; torch's older files by
-`torch.load(weights_only=True)`.
+safetensors, one file or many with an index; torch's files, old and new, and TorchScript
+archives through pickles.py, which knows tensors and nothing else.
 """
 
-import collections
-import json
-import pickle
+import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from dalle2_jax.components import load_arrays, read_json
+from dalle2_jax.convert import views
+from dalle2_jax.convert.pickle_calls import Bag
+from dalle2_jax.convert.pickles import MOST_BYTES, load
+from dalle2_jax.convert.views import AGAIN
 from dalle2_jax.errors import BadInput
 
 NAMES = [  # what the weights of one network are called in a folder, best first
@@ -27,19 +29,21 @@ NAMES = [  # what the weights of one network are called in a folder, best first
     for kind in (".bin", ".bin.index.json", ".fp16.bin")
     for stem in ("diffusion_pytorch_model", "pytorch_model", "open_clip_pytorch_model")
 ]
-STORAGES = {  # torch's names of element types
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
-AGAIN = "download it again"
+MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's older files
+PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+MOST_GROWTH = 8  # bytes of all members for a byte of the archive
+BROKEN_ZIP = (  # what zipfile raises of damaged archives
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
+WRAPPERS = ("module.", "_orig_mod.")  # in front of all keys: DDP's, torch.compile's
 
 
 def read(path):
@@ -64,7 +68,7 @@ def read(path):
             f"{path} is a git-lfs pointer; fetch the file that it stands for."
         )
     if path.suffix == ".safetensors":
-        return _safetensors(path)
+        return load_arrays(path, AGAIN)
     if start.startswith(b"PK"):
         return _archive(path)
     return _legacy(path)
@@ -82,21 +86,53 @@ def weights_in(folder):
     raise BadInput(f"{folder} holds no weights (such as {NAMES[0]}); {AGAIN}.")
 
 
-def read_state(path):
-    """`read`, for a file that is one flat dict of arrays, or has it as "state_dict"."""
-    return state_of(read(path), path)
+def read_state(path: Path, notes: list[str] | None = None) -> dict[str, np.ndarray]:
+    """`read`, for a file that is one flat dict of arrays, or has it as "state_dict".
+
+    notes: gets a sentence for the user of what was left out.
+
+    Raises:
+        BadInput: as `read`, or there are no arrays.
+    """
+    return state_of(read(path), path, notes)
 
 
-def state_of(tree, where):
-    """The flat dict of arrays in what `read` gave; other entries are left out."""
+def state_of(
+    tree: object, where: object, notes: list[str] | None = None
+) -> dict[str, np.ndarray]:
+    """The flat dict of arrays in what `read` gave; other entries are left out.
+
+    Prefixes of WRAPPERS that all keys share are taken off, which `notes` gets told.
+
+    Raises:
+        BadInput: there are no arrays.
+    """
     for wrapper in ("state_dict", "model"):
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
     arrays = tree if isinstance(tree, dict) else {}
-    arrays = {k: v for k, v in arrays.items() if isinstance(v, np.ndarray)}
+    arrays = {
+        key: value
+        for key, value in arrays.items()
+        if isinstance(key, str) and isinstance(value, np.ndarray)
+    }
     if not arrays:
         raise BadInput(f"{where} holds no weights.")
+    arrays, prefix = unwrapped(arrays)
+    if prefix and notes is not None:
+        notes.append(f"the prefix {prefix} of all keys of {where} was taken off.")
     return arrays
+
+
+def unwrapped(state: dict) -> tuple[dict, str]:
+    """(state without the prefixes of WRAPPERS that all its keys share, the prefix)."""
+    taken, keys = "", [key for key in state if isinstance(key, str)]
+    while len(keys) == len(state) > 0:
+        shared = [w for w in WRAPPERS if all(k.startswith(taken + w) for k in keys)]
+        if not shared:
+            break
+        taken += shared[0]
+    return {key[len(taken) :]: state[key] for key in state} if taken else state, taken
 
 
 def dtypes_of(state):
@@ -115,32 +151,27 @@ def write(path, tree):
         # safetensors 0.8.0 writes wrong values for strided arrays, hence contiguous.
         state = {key: np.asarray(a, order="C") for key, a in tree.items()}
         return save_file(state, path, metadata={"format": "pt"})
-    torch = _torch(path, "written")
-    return torch.save(
-        _map(lambda a: torch.from_numpy(a.copy()), np.ndarray, tree), path
-    )
-
-
-def _safetensors(path):
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"{path} is incomplete or damaged ({error}); {AGAIN}."
-        ) from error
+    torch = _torch(path)
+    return torch.save(_tensors(torch, tree), path)
 
 
 def _sharded(index):
     """A model in several files, as its index lists them."""
-    try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise BadInput(f"{index} is no index of shards; {AGAIN}.") from error
+    places = read_json(index, AGAIN).get("weight_map")
+    names = places.values() if isinstance(places, dict) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise BadInput(
+            f"{index} is no index of shards: weight_map must give the file of every "
+            f"key; {AGAIN}."
+        )
     state = {}
-    for name in sorted(set(places.values())):
-        if Path(name).name != name:
-            raise BadInput(f"{index} names {name}, which is not beside it.")
+    for name in sorted(set(names)):
+        if not name or Path(name).name != name or name.endswith(".index.json"):
+            raise BadInput(
+                f"{index} names {name}, which is not beside it or an index itself."
+            )
         shard = read(index.with_name(name))
+        shard = shard if isinstance(shard, dict) else {}
         for key in (key for key in places if places[key] == name):
             if key not in shard:
                 raise BadInput(f"{index} expects {key} in {name}, which lacks it.")
@@ -148,93 +179,11 @@ def _sharded(index):
     return state
 
 
-class _Module:
-    """What stands for any TorchScript object: a bag of attributes."""
-
-
-class _Inert:
-    """What stands for the objects in INERT: what they were given, nothing they do."""
-
-    def __new__(cls, *arguments):
-        made = object.__new__(cls)
-        made.arguments, made.state = arguments, ()
-        return made
-
-    def __setstate__(self, state):
-        self.state = state
-
-    def __str__(self):
-        """Of packaging's Version: its release, "1.10.4"."""
-        found = self.state
-        if isinstance(found, dict) and "_version" in found:  # until packaging 25
-            found = found["_version"].arguments
-        release = found[1] if isinstance(found, tuple) and found else ()
-        return ".".join(map(str, release))
-
-
-class _Unpickler(pickle.Unpickler):
-    """Rebuilds tensors; every name beyond ALLOWED and INERT is refused."""
-
-    def __init__(self, file, storage, where):
-        super().__init__(file)
-        self.storage, self.where = storage, where
-
-    def find_class(self, module, name):
-        """The few names that a file of tensors needs."""
-        if module == "torch" and name in STORAGES:
-            return np.dtype(STORAGES[name])
-        if module.startswith("__torch__"):
-            return _Module
-        if module.startswith(INERT):
-            return _Inert
-        if (module, name) not in ALLOWED:
-            raise BadInput(
-                f"{self.where} asks for {module}.{name}, which is no tensor and was "
-                "not run; convert the file to safetensors where it comes from."
-            )
-        return ALLOWED[module, name]
-
-    def persistent_load(self, pid):
-        """The flat array of one storage: ("storage", dtype, member, device, count)."""
-        _, dtype, member, _, _ = pid
-        return self.storage(str(member), dtype)
-
-
-def _tensor(storage, offset, size, stride, *_):
-    """torch's view of a storage, kept within its bounds."""
-    reach = offset + sum((n - 1) * s for n, s in zip(size, stride))
-    if min((offset, *size, *stride), default=0) < 0 or len(size) != len(stride):
-        raise ValueError("a tensor with negative sizes")
-    if 0 in size:
-        return np.zeros(size, storage.dtype)
-    if reach >= len(storage):
-        raise ValueError("a tensor larger than its storage")
-    strides = [s * storage.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides)
-
-
-INERT = ("packaging.", "pytorch_warmup.", "torch.optim.")  # in trainers' checkpoints
-ALLOWED = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("builtins", "dict"): dict,
-    ("__builtin__", "dict"): dict,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch", "Size"): tuple,
-    ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
-} | {  # lists inside TorchScript objects
-    ("torch.jit._pickle", f"build_{kind}list"): lambda values: values
-    for kind in ("int", "double", "bool", "tensor")
-}
-
-
 def _archive(path):
     """torch's zip archives: data.pkl beside data/0, data/1, ..."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
+            members = _members(archive, path)
             found = [name for name in members if name.endswith("/data.pkl")]
             if len(found) != 1:
                 raise BadInput(f"{path} is a zip archive, but no file of torch's.")
@@ -242,72 +191,87 @@ def _archive(path):
             order = f"{root}byteorder"
             if order in members and archive.read(order) != b"little":
                 raise BadInput(f"{path} is big-endian; convert it to safetensors.")
-
-            def storage(member, dtype):
-                return np.frombuffer(archive.read(f"{root}data/{member}"), dtype)
-
-            with archive.open(found[0]) as file:
-                tree = _Unpickler(file, storage, path).load()
+            if members[found[0]].file_size > MOST_BYTES:
+                raise BadInput(f"{path} holds a pickle larger than a list of tensors.")
+            saved = load(io.BytesIO(archive.read(found[0])), str(path))
+            tree = views.resolved(
+                saved, lambda one: archive.read(f"{root}data/{one.key}"), path
+            )
     except BadInput:
         raise
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError) as error:
+    except BROKEN_ZIP as error:
         raise BadInput(
             f"{path} is incomplete or damaged ({error}); {AGAIN}."
         ) from error
-    except (ValueError, TypeError, AttributeError, IndexError, OSError) as error:
-        raise BadInput(f"{path} is no file of tensors ({error}); {AGAIN}.") from error
-    return _flat_module(tree) if isinstance(tree, _Module) else tree
+    return views.flat_module(tree, path) if isinstance(tree, Bag) else tree
 
 
-def _flat_module(module, path=""):
-    """TorchScript attributes, dotted; numbers become arrays."""
-    flat = {}
-    for name, value in vars(module).items():
-        if isinstance(value, _Module):
-            flat |= _flat_module(value, f"{path}{name}.")
-        elif isinstance(value, np.ndarray):
-            flat[f"{path}{name}"] = value
-        elif isinstance(value, int) and not isinstance(value, bool) and not path:
-            flat[name] = np.asarray(value)
-    return flat
+def _members(archive, path):
+    """{name: ZipInfo}; refuses what would unpack to much more than the file.
+
+    Members may overlap or be packed; torch stores its own one after another.
+    """
+    held = archive.infolist()
+    members = {info.filename: info for info in held}
+    whole = sum(max(info.file_size, info.compress_size) for info in held)
+    packed = {info.compress_type for info in held}
+    if whole > MOST_GROWTH * path.stat().st_size or packed - PACKED:
+        raise BadInput(
+            f"{path} would unpack to {whole:,} bytes, or is packed as torch does not "
+            f"pack; {AGAIN}."
+        )
+    return members
 
 
 def _legacy(path):
-    """torch's files from before its zip archives."""
-    torch = _torch(path, "read")
-    try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has no common class for what it refuses
-        reason = str(error).split("\n")[0]
-        raise BadInput(
-            f"{path} cannot be read as weights without running code ({reason})."
-        ) from error
+    """torch's files from before its zip archives: four pickles, keys, storages."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = io.BytesIO(file.read(MOST_BYTES))
+        try:
+            magic = load(head, str(path))
+        except BadInput as error:
+            raise BadInput(
+                f"{path} cannot be read as weights: it is no safetensors and no torch "
+                f"file; {AGAIN}."
+            ) from error
+        if magic != MAGIC:
+            raise BadInput(f"{path} cannot be read as weights: no file of torch's.")
+        found = {}
+        _, _, saved, keys = (load(head, str(path), found) for _ in range(4))
+        file.seek(head.tell())
+        held = {}
+        for key in keys if isinstance(keys, list) else ():
+            one = found.get(key) if isinstance(key, str) else None
+            if one is None or key in held:
+                raise BadInput(f"{path} is damaged: it lists other storages; {AGAIN}.")
+            count = int.from_bytes(file.read(8), "little")
+            length = count * views.dtype_of(one).itemsize
+            if length > size - file.tell():
+                raise BadInput(f"{path} is incomplete or damaged; {AGAIN}.")
+            held[key] = file.read(length)
+    if missing := sorted(found.keys() - held.keys()):
+        raise BadInput(f"{path} is damaged: it lacks storage {missing[0]}; {AGAIN}.")
+    return views.resolved(saved, lambda one: held[one.key], path)
 
-    def numpy(tensor):
-        if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return tensor.detach().numpy()
 
-    return _map(numpy, torch.Tensor, tree)
-
-
-def _map(function, kind, tree):
-    """The tree with `function` applied to what is of a kind."""
-    if isinstance(tree, kind):
-        return function(tree)
+def _tensors(torch, tree):
+    """The tree with torch's tensors in place of arrays."""
+    if isinstance(tree, np.ndarray):
+        return torch.from_numpy(tree.copy())
     if isinstance(tree, dict):
-        return {key: _map(function, kind, value) for key, value in tree.items()}
+        return {key: _tensors(torch, value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(_map(function, kind, value) for value in tree)
+        return type(tree)(_tensors(torch, value) for value in tree)
     return tree
 
 
-def _torch(path, done):
+def _torch(path):
     try:
         import torch
     except ImportError as error:
         raise BadInput(
-            f"{path} can only be {done} with torch: pip install 'dalle2_jax[torch]', "
+            f"{path} can only be written with torch: pip install 'dalle2_jax[torch]', "
             "or use safetensors."
         ) from error
     return torch

@@ -12,10 +12,13 @@ import numpy as np
 from dalle2_jax.config import plain
 from dalle2_jax.convert.dalle2_generations import (
     GENERATIONS,
+    NET_FIELDS,
     ONE_NULL,
+    PRIOR_FIELDS,
     STACK,
     THREE_NULLS,
     Generation,
+    check_prior,
     recognise,
     unpack,
 )
@@ -42,51 +45,6 @@ from dalle2_jax.prior.dalle2_pytorch import (
 STAGE = "prior_dalle2_pytorch"
 
 
-NET_FIELDS = {  # field of DiffusionPriorNetwork, ours
-    "dim": "clip",
-    "depth": "depth",
-    "max_text_len": "context",
-    "num_timesteps": "times",
-    "num_time_embeds": "time_tokens",
-    "num_image_embeds": "image_tokens",
-    "num_text_embeds": "text_tokens",
-    "dim_head": "head_width",
-    "heads": "heads",
-    "ff_mult": "mlp_ratio",
-    "norm_in": "norm_in",
-    "norm_out": "norm_out",
-    "final_proj": "project_out",
-    "normformer": "normformer",
-    "rotary_emb": "rotary",
-}
-PRIOR_FIELDS = {  # field of DiffusionPrior that sampling depends on, its default
-    "timesteps": 1000,
-    "sample_timesteps": None,
-    "predict_x_start": True,
-    "predict_v": False,
-    "beta_schedule": "cosine",
-    "condition_on_text_encodings": True,
-    "sampling_clamp_l2norm": False,
-    "init_image_embed_l2norm": False,
-    "image_embed_scale": None,
-}
-TRAINING = {  # without influence here, where every sample has unit length
-    "attn_dropout",
-    "ff_dropout",
-    "cond_drop_prob",
-    "text_cond_drop_prob",
-    "image_cond_drop_prob",
-    "loss_type",
-    "image_embed_dim",
-    "image_size",
-    "image_channels",
-    "training_clamp_l2norm",
-    "sampling_final_clamp_l2norm",
-    "clip",
-    "clip_adapter_overrides",
-    "net",
-    "version",
-}
 BLOCK = [  # theirs, ours, layout
     ("0.null_kv", ("attention/null_kv",), SAME),
     ("0.norm.g", ("norm_1/scale",), SAME),
@@ -135,10 +93,10 @@ def prior_from(state, config):
             keys, or one that would make another network.
     """
     generation = recognise(state, config.get("version"))
-    _check_fields(config)
+    check_prior(config)
     cfg = _sizes(state, generation, config)
     for theirs, ours in NET_FIELDS.items():
-        said, found = config.get("net", {}).get(theirs), getattr(cfg, ours)
+        said, found = (config.get("net") or {}).get(theirs), getattr(cfg, ours)
         if said is not None and said != found:
             raise BadInput(
                 f"the configuration says {theirs} = {said}, the weights {found}; "
@@ -192,13 +150,13 @@ def constants(cfg, noise):
     return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 
-def read_prior(saved, config=None, where="weights"):
-    """A file's content, as `unpack` takes it, -> Found.
+def read_prior(saved, config=None, where="weights", notes=None):
+    """A file's content, as `unpack` takes it, -> Found. notes: as of `unpack`.
 
     Raises:
         BadInput: as `prior_from`, or a schedule that is not ours.
     """
-    state, config, version = unpack(saved, config)
+    state, config, version = unpack(saved, config, notes)
     cfg, rows = prior_from(state, config)
     fields = PRIOR_FIELDS | config
     noise = _noise(fields)
@@ -264,22 +222,10 @@ def _of(generation, cfg):
     return generation.attention == cfg.attention and nulls == cfg.nulls
 
 
-def _check_fields(config):
-    net = config.get("net", {})
-    for where, fields, known in (
-        ("prior", config, {*PRIOR_FIELDS, *TRAINING}),
-        ("prior.net", net, {*NET_FIELDS, *TRAINING, "self_cond"}),
-    ):
-        for name in sorted(set(fields) - known):
-            raise BadInput(f"{where}.{name} is no field of a prior that is understood.")
-    if net.get("self_cond"):
-        raise BadInput("prior.net.self_cond is supported as false only.")
-
-
 def _sizes(state, generation, config):
     """Dalle2PytorchConfig from the shapes of a state dict."""
     first = f"{STACK}.layers.0"
-    shape = {key: np.shape(value) for key, value in state.items()}
+    shape = {k: value.shape for k, value in state.items() if hasattr(value, "shape")}
 
     def rows(key, per):
         return shape[key][0] // per if key in shape else 0
@@ -291,7 +237,7 @@ def _sizes(state, generation, config):
         width = time[1] if time else shape["net.to_time_embeds.0.1.net.2.weight"][0]
         return Dalle2PytorchConfig(
             clip=dim,
-            depth=1 + max(int(n) for n in _numbers(state)),
+            depth=len(_numbers(state)),
             heads=shape[f"{STACK}.rel_pos_bias.relative_attention_bias.weight"][1],
             head_width=shape[f"{first}.0.null_kv"][1],
             context=shape[generation.null][1],
@@ -312,7 +258,7 @@ def _sizes(state, generation, config):
             sphere=fields["sampling_clamp_l2norm"],
             sphere_start=fields["init_image_embed_l2norm"],
         )
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, ArithmeticError) as error:
         raise BadInput(f"the prior's weights are incomplete: {error}.") from error
 
 
@@ -370,7 +316,7 @@ def _noise(fields):
 
 def _check_constant(state, key, ours, where):
     """Refuses a schedule or frequencies other than ours; halves may be rounded."""
-    if key not in state:
+    if not isinstance(state.get(key), np.ndarray):
         raise BadInput(f"{where}: the key {key} is missing.")
     theirs = np.asarray(state[key], np.float64)
     if theirs.shape != ours.shape or not np.allclose(theirs, ours, 2e-3, 1e-5):

@@ -7,6 +7,7 @@ loader, since `from_pretrained` on the whole folder no longer works in diffusers
 import dataclasses
 from pathlib import Path
 
+from dalle2_jax.components import shapes_of
 from dalle2_jax.convert import karlo, openai_clip
 from dalle2_jax.convert.clip_folders import hf_towers
 from dalle2_jax.convert.containers import read_state, weights_in
@@ -19,6 +20,15 @@ from dalle2_jax.convert.diffusers_configs import (
     scheduler_json,
     upsampler_json,
 )
+from dalle2_jax.convert.fields import (
+    FLAG,
+    POSITIVE,
+    SIZE,
+    STEPS,
+    check_fields,
+    optional,
+)
+from dalle2_jax.convert.fields import TEXT as TEXT_FIELD
 from dalle2_jax.convert.parts import (
     File,
     Part,
@@ -26,7 +36,7 @@ from dalle2_jax.convert.parts import (
     check_plain,
     read_config,
     read_tokenizer,
-    shapes_of,
+    shapes_for,
 )
 from dalle2_jax.convert.rename import export_params
 from dalle2_jax.diffusion.schedule import Noise
@@ -65,13 +75,22 @@ BLOCKS = (  # of one class or the other, on the way down
     "ResnetDownsampleBlock2D",
     "SimpleCrossAttnDownBlock2D",
 )
+SCHEDULER_FIELDS = {
+    "num_train_timesteps": optional(STEPS),
+    "variance_type": optional(TEXT_FIELD),
+    "clip_sample": optional(FLAG),
+    "clip_sample_range": optional(POSITIVE),
+    "prediction_type": optional(TEXT_FIELD),
+}
 PREDICTS = {"sample": "x0", "epsilon": "eps"}
 
 
 def parts(folder, override):
     """The parts of a pipeline's folder; each is read when its turn comes."""
     folder = Path(folder)
-    kind = read_config(folder / "model_index.json").get("_class_name")
+    index = read_config(folder / "model_index.json")
+    check_fields(index, {"_class_name": TEXT_FIELD}, folder / "model_index.json")
+    kind = index["_class_name"]
     if kind not in FOLDERS:
         raise BadInput(
             f"{folder}/model_index.json is of {kind}; only {TEXT} and {VARIATION} are "
@@ -96,54 +115,63 @@ def tokenizer(folder, cfg):
 def _clip(folder):
     processor = folder / "feature_extractor" / "preprocessor_config.json"
     places = folder / "text_encoder", folder / "image_encoder", processor
-    cfg, state, rows = hf_towers(*places)
+    notes = ["the pipeline holds no logit scale; 100 is assumed."]
+    cfg, state, rows = hf_towers(*places, notes)
     cfg = dataclasses.replace(cfg, unit=False)
     ignored = openai_clip.IGNORED
-    notes = ["the pipeline holds no logit scale; 100 is assumed."]
     notes += [] if cfg.image else ["the pipeline holds no image tower of CLIP."]
     where = f"{folder}/text_encoder"
     return Part("clip", cfg, state, rows, where, ignored=ignored, notes=tuple(notes))
 
 
 def _prior(folder):
-    where = folder / "prior"
-    cfg = karlo.prior_config(read_config(where / "config.json"))
-    state, rows = read_state(weights_in(where)), karlo.prior_table(cfg)
+    where, notes = folder / "prior", []
+    path = where / "config.json"
+    cfg = karlo.prior_config(read_config(path), path)
+    state, rows = read_state(weights_in(where), notes), karlo.prior_table(cfg)
     noise, way = _process(folder / "prior_scheduler", PRIOR_WAY)
     ignored = ("causal_attention_mask",)
-    return Part("prior", cfg, state, rows, str(where), noise, way, ignored)
+    notes = tuple(notes)
+    return Part("prior", cfg, state, rows, str(where), noise, way, ignored, notes)
 
 
 def _decoder(folder):
-    names, configs, state = ("decoder", "text_proj"), [], {}
+    names, configs, state, notes = ("decoder", "text_proj"), [], {}, []
     for name in names:
         configs.append(read_config(folder / name / "config.json"))
-        found = read_state(weights_in(folder / name))
+        found = read_state(weights_in(folder / name), notes)
         state |= {f"{name}/{key}": value for key, value in found.items()}
     where = folder / "decoder"
     check_fixed(configs[0], {"class_embed_type": "identity"}, where)
+    check_fields(configs[1], karlo.TEXT_PROJ_FIELDS, folder / "text_proj/config.json")
     cfg = karlo.decoder_config(_known(configs[0], where), configs[1])
-    rows = karlo.decoder_table(cfg, shapes_of("decoder", cfg))
+    rows = karlo.decoder_table(cfg, shapes_for("decoder", cfg, state, where))
     noise, way = _process(folder / "decoder_scheduler", DECODER_WAY)
-    return Part("decoder", cfg, state, rows, str(where), noise, way)
+    notes = tuple(notes)
+    return Part("decoder", cfg, state, rows, str(where), noise, way, (), notes)
 
 
 def _upsampler(folder, name, stage):
     where = folder / name
     config = _known(read_config(where / "config.json"), where)
-    small = read_config(folder / "decoder" / "config.json").get("sample_size")
-    if not small or config["sample_size"] % small:
+    path = folder / "decoder" / "config.json"
+    decoder = read_config(path)
+    check_fields(decoder, {"sample_size": SIZE}, path)
+    small = decoder["sample_size"]
+    if config["sample_size"] % small:
         raise BadInput(f"{where}: sample_size is no multiple of the decoder's {small}.")
     cfg = karlo.upsampler_config(config, config["sample_size"] // small)
-    rows = karlo.upsampler_table(cfg, shapes_of("upsampler", cfg))
-    state = read_state(weights_in(where))
+    notes = []
+    state = read_state(weights_in(where), notes)
+    rows = karlo.upsampler_table(cfg, shapes_for("upsampler", cfg, state, where))
     noise, way = _process(folder / "super_res_scheduler", UPSAMPLER_WAY)
-    return Part(stage, cfg, state, rows, str(where), noise, way)
+    return Part(stage, cfg, state, rows, str(where), noise, way, (), tuple(notes))
 
 
 def _known(config, where):
     """The configuration of a U-Net of Karlo's kind; refuses any other."""
     check_fixed(config, SAME_UNET, where)
+    check_fields(config, karlo.UNET_FIELDS, where / "config.json")
     strange = [kind for kind in config["down_block_types"] if kind not in BLOCKS]
     if strange:
         raise BadInput(f"{where}: blocks of type {strange[0]} are not supported.")
@@ -155,17 +183,18 @@ def _process(folder, way):
     path = folder / "scheduler_config.json"
     config = read_config(path)
     check_fixed(config, {"beta_schedule": "squaredcos_cap_v2"}, path)
-    predicts = config.get("prediction_type", "epsilon")
+    check_fields(config, SCHEDULER_FIELDS, path)
+    predicts = config.get("prediction_type") or "epsilon"
     if predicts not in PREDICTS:
         raise BadInput(f"{path}: prediction_type {predicts!r} is not supported.")
     noise = Noise(
         schedule="cosine",
-        steps=config.get("num_train_timesteps", 1000),
+        steps=config.get("num_train_timesteps") or 1000,
         predicts=PREDICTS[predicts],
         learned_variance=config.get("variance_type") == "learned_range",
     )
     clips = config.get("clip_sample", True)
-    clip = config.get("clip_sample_range", 1.0) if clips else 0.0
+    clip = config.get("clip_sample_range") or 1.0 if clips else 0.0
     return noise, {**way, "clip": float(clip)}
 
 

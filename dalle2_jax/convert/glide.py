@@ -9,11 +9,22 @@ from dalle2_jax.convert.adm import (
     adm_config,
     guided_table,
 )
+from dalle2_jax.convert.fields import FLAG, LAYERS, SIZE, check_fields, optional
 from dalle2_jax.convert.rename import LINEAR, SAME, Row, fused, norm, weights
 from dalle2_jax.decoder.caption import CaptionConfig
 from dalle2_jax.decoder.decoder import DecoderConfig
 from dalle2_jax.errors import BadInput
 
+TEXT_FIELDS = {
+    "image_size": SIZE,
+    "n_vocab": SIZE,
+    "text_ctx": SIZE,
+    "xf_width": SIZE,
+    "xf_layers": LAYERS,
+    "xf_heads": SIZE,
+    "round_low_res": optional(FLAG),
+    "inpaint": optional(FLAG),
+}
 FIXED = {"xf_padding": True, "xf_final_ln": True, "xf_ar": 0.0}
 
 
@@ -60,8 +71,10 @@ def glide_config(config):
     original rounds the smaller picture to 8 bits outside of the class.
 
     Raises:
-        BadInput: an option with which no model was released.
+        BadInput: an option with which no model was released, or one that is no such
+            size; names it.
     """
+    check_fields(config, TEXT_FIELDS, "Text2ImUNet")
     for field, value in FIXED.items():
         if config.get(field, value) != value:
             raise BadInput(f"Text2ImUNet.{field} is supported as {value!r} only.")
@@ -78,9 +91,9 @@ def glide_config(config):
         clip=0,
         caption=caption,
         pooled_text=True,
-        low_res=config.get("low_res", 0),
-        round_low_res=config.get("round_low_res", False),
-        inpaint=config.get("inpaint", False),
+        low_res=config.get("low_res") or 0,
+        round_low_res=bool(config.get("round_low_res")),
+        inpaint=bool(config.get("inpaint")),
     )
 
 

@@ -5,6 +5,14 @@ import numpy as np
 from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.noised import NoisedClipConfig
 from dalle2_jax.clip.text import TextTowerConfig
+from dalle2_jax.convert.fields import (
+    GROUP,
+    LAYERS,
+    NUMBER,
+    SIZE,
+    STEPS,
+    check_fields,
+)
 from dalle2_jax.convert.rename import CONV, LINEAR, SAME, Layout, Row
 
 _XF = {"n_embd": 512, "n_head_state": 64}
@@ -27,13 +35,33 @@ GLIDE_CLIP = {  # constructor arguments of clip_image_enc.pt and clip_text_enc.p
     "logit_scale": 100.0,
 }
 
+_TOWER_FIELDS = dict.fromkeys(("n_embd", "n_head_state", "n_head"), SIZE)
+_TOWER_FIELDS["n_xf_blocks"] = LAYERS
+GROUPS = {"image_encoder": GROUP, "text_encoder": GROUP, "logit_scale": NUMBER}
+FIELDS = {
+    "image_encoder": {
+        **_TOWER_FIELDS,
+        "image_size": SIZE,
+        "patch_size": SIZE,
+        "n_timestep": STEPS,
+    },
+    "text_encoder": {**_TOWER_FIELDS, "n_bpe_vocab": SIZE, "max_text_len": SIZE},
+}
+
 # Their keys have no bias. Ours start at 0 and are dropped on the way back: the same
 # number on all logits of a query leaves the softmax as it is.
 KEYS = Layout(lambda a: [a.T, np.zeros(len(a), a.dtype)], lambda parts: parts[0].T)
 
 
 def glide_clip_config(config):
-    """NoisedClipConfig from the constructor arguments of the two encoders."""
+    """NoisedClipConfig from the constructor arguments of the two encoders.
+
+    Raises:
+        BadInput: an argument that is no such size; names it.
+    """
+    check_fields(config, GROUPS, "GLIDE's noised CLIP")
+    for encoder, fields in FIELDS.items():
+        check_fields(config[encoder], fields, encoder)
     image, text = config["image_encoder"], config["text_encoder"]
     return NoisedClipConfig(
         clip=image["n_embd"],

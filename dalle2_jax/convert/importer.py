@@ -25,7 +25,7 @@ from dalle2_jax.convert import (
     karlo_original,
 )
 from dalle2_jax.convert.containers import dtypes_of, read, state_of
-from dalle2_jax.convert.parts import shapes_of, standard_tokenizer
+from dalle2_jax.convert.parts import shapes_for, standard_tokenizer
 from dalle2_jax.convert.rename import flat_paths, import_params, keys
 from dalle2_jax.errors import BadInput
 
@@ -106,13 +106,37 @@ class Written(NamedTuple):
     notes: tuple
 
 
+def snapshot_of(source: Path) -> Path:
+    """The newest snapshot of a cache folder of the hub; any other path as it is.
+
+    Such a folder is called models--ORG--NAME and holds refs/main, which names one of
+    the folders in snapshots/.
+
+    Raises:
+        BadInput: it holds none, or more than one and no refs/main that names it.
+    """
+    snapshots = source / "snapshots"
+    if not (source.name.startswith("models--") and snapshots.is_dir()):
+        return source
+    found = sorted(p for p in snapshots.iterdir() if p.is_dir())
+    ref = source / "refs" / "main"
+    main = ref.read_bytes().strip().decode("utf-8", "replace") if ref.is_file() else ""
+    named = [p for p in found if p.name == main] or found
+    if len(named) == 1:
+        return named[0]
+    raise BadInput(
+        f"{source} is a cache folder with {len(found)} snapshots and no refs/main that "
+        f"names one of them; give one of the folders in {snapshots}."
+    )
+
+
 def recognise(source):
     """The family of a file or folder, a name of FAMILIES.
 
     Raises:
         BadInput: nothing there, or of no family.
     """
-    source = Path(source)
+    source = snapshot_of(Path(source))
     if source.is_dir():
         found = [f for name, f in FOLDER_MARKS.items() if (source / name).is_file()]
         found += ["hf_clip"] if _is_hf_clip(source) else []
@@ -124,7 +148,7 @@ def recognise(source):
             f"{', '.join(FOLDER_MARKS)}, and no weights of Karlo or a CLIP."
         )
     tree = read(source)
-    if isinstance(tree, (tuple, list)):
+    if isinstance(tree, (tuple, list)) and len(tree) == 2:
         return "karlo"
     state = state_of(tree, source)
     for mark, family in KEY_MARKS.items():
@@ -138,7 +162,9 @@ def recognise(source):
     )
 
 
-def import_weights(source, to, family=None, override=None, dtype="float32", dry=False):
+def import_weights(
+    source, to, family=None, override=None, dtype="float32", dry=False, nonfinite=False
+):
     """Imports a source into a model directory.
 
     Args:
@@ -148,6 +174,7 @@ def import_weights(source, to, family=None, override=None, dtype="float32", dry=
         override: a dict with what the source does not say, see each family's `parts`.
         dtype: "float32" or "bfloat16", of the weights that are written.
         dry: check everything, write nothing.
+        nonfinite: take weights that are infinite or no numbers as they are.
 
     Returns:
         [Written]. Nothing is written unless every part is right.
@@ -162,6 +189,7 @@ def import_weights(source, to, family=None, override=None, dtype="float32", dry=
         raise BadInput(f"{to} exists and is no model directory; give a new folder.")
     name = family or recognise(source)
     family = FAMILIES[name]
+    given, source = source, snapshot_of(source)
     new = to.with_name(f".{to.name}.import")
     shutil.rmtree(new, ignore_errors=True)
     written = []
@@ -171,7 +199,7 @@ def import_weights(source, to, family=None, override=None, dtype="float32", dry=
                 raise BadInput(
                     f"{to} already holds a component {part.stage}; give another folder."
                 )
-            written.append(_import_part(part, new, dtype, dry, source))
+            written.append(_import_part(part, new, dtype, dry, given, nonfinite))
             if part.stage == "clip":
                 _tokenizer(family, source, part.cfg, new, dry)
         if not dry:
@@ -185,11 +213,12 @@ def import_weights(source, to, family=None, override=None, dtype="float32", dry=
     return written
 
 
-def _import_part(part, new, dtype, dry, source):
+def _import_part(part, new, dtype, dry, source, nonfinite):
     """Checks and converts one part; writes it into the new folder unless dry."""
-    shapes = shapes_of(part.stage, part.cfg)
-    args = (part.state, part.rows, shapes, part.where, part.ignored)
-    params = import_params(*args)
+    shapes = shapes_for(part.stage, part.cfg, part.state, part.where)
+    params = import_params(
+        part.state, part.rows, shapes, part.where, part.ignored, nonfinite
+    )
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     flat = {path: leaf.shape for path, leaf in flat_paths(shapes).items()}
     table = [

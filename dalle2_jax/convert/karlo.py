@@ -3,6 +3,15 @@
 import functools
 
 from dalle2_jax.convert.adm import MIDDLE_ONLY, diffusers_table
+from dalle2_jax.convert.fields import (
+    COUNT,
+    LAYERS,
+    SIZE,
+    TEXT,
+    check_fields,
+    list_of,
+    optional,
+)
 from dalle2_jax.convert.rename import (
     LINEAR,
     SAME,
@@ -18,6 +27,32 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.prior.diffusion import PriorConfig
 
+PRIOR_CONFIG_FIELDS = {
+    "embedding_dim": SIZE,
+    "num_attention_heads": SIZE,
+    "attention_head_dim": SIZE,
+    "num_layers": LAYERS,
+    "num_embeddings": SIZE,
+    "embedding_proj_dim": optional(COUNT),
+    "time_embed_dim": optional(COUNT),
+    "time_embed_act_fn": optional(TEXT),
+    "norm_in_type": optional(TEXT),
+    "embedding_proj_norm_type": optional(TEXT),
+}
+UNET_FIELDS = {
+    "sample_size": SIZE,
+    "in_channels": SIZE,
+    "out_channels": SIZE,
+    "layers_per_block": LAYERS,
+    "block_out_channels": list_of(SIZE, 1, 16),
+    "down_block_types": list_of(TEXT, 1, 16),
+    "mid_block_type": optional(TEXT),
+    "attention_head_dim": optional(COUNT),
+    "cross_attention_dim": optional(COUNT),
+    "resnet_time_scale_shift": optional(TEXT),
+    "norm_num_groups": optional(SIZE),
+}
+TEXT_PROJ_FIELDS = {"clip_embeddings_dim": SIZE, "clip_extra_context_tokens": SIZE}
 PRIOR_LEAVES = [  # diffusers, ours
     ("time_embedding.linear_1", "time/in"),
     ("time_embedding.linear_2", "time/out"),
@@ -47,8 +82,13 @@ TEXT_LEAVES = [
 ]
 
 
-def prior_config(config):
-    """PriorConfig from the fields of a diffusers PriorTransformer."""
+def prior_config(config, where="PriorTransformer"):
+    """PriorConfig from the fields of a diffusers PriorTransformer.
+
+    Raises:
+        BadInput: a field that is no such size, or of another network; names it.
+    """
+    check_fields(config, PRIOR_CONFIG_FIELDS, where)
     for field, value in PRIOR_FIXED.items():
         if config.get(field, value) != value:
             raise BadInput(f"PriorTransformer.{field} is supported as {value!r} only.")
@@ -63,7 +103,7 @@ def prior_config(config):
         whiten=True,
         pooled_width=config.get("embedding_proj_dim") or 0,
         time_hidden=config.get("time_embed_dim") or 0,
-        time_activation=config.get("time_embed_act_fn", "silu"),
+        time_activation=config.get("time_embed_act_fn") or "silu",
         norm_in=config.get("norm_in_type") == "layer",
         norm_pooled=config.get("embedding_proj_norm_type") == "layer",
     )
@@ -94,7 +134,7 @@ def unet_config(config, in_channels):
     """UNetConfig from the fields of a diffusers unCLIP U-Net; in_channels: of x_t."""
     kinds, widths = config["down_block_types"], config["block_out_channels"]
     attend = tuple(2**i for i, kind in enumerate(kinds) if "CrossAttn" in kind)
-    if not attend and "CrossAttn" in config.get("mid_block_type", ""):
+    if not attend and "CrossAttn" in (config.get("mid_block_type") or ""):
         attend = MIDDLE_ONLY
     return UNetConfig(
         channels=widths[0],
@@ -104,9 +144,9 @@ def unet_config(config, in_channels):
         head_width=config.get("attention_head_dim") or 8,
         in_channels=in_channels,
         out_channels=config["out_channels"],
-        context_width=config.get("cross_attention_dim", 0) if attend else 0,
+        context_width=config.get("cross_attention_dim") or 0 if attend else 0,
         scale_shift=config.get("resnet_time_scale_shift") == "scale_shift",
-        groups=config.get("norm_num_groups", 32),
+        groups=config.get("norm_num_groups") or 32,
     )
 
 

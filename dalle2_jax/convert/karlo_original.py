@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dalle2_jax.components import STAGES
+from dalle2_jax.components import STAGES, shapes_of
 from dalle2_jax.config import build
 from dalle2_jax.convert.adm import MIDDLE_ONLY, guided_table
 from dalle2_jax.convert.clip_folders import openai_files, openai_parts
@@ -20,7 +20,8 @@ from dalle2_jax.convert.diffusers_configs import (
     prior_json,
     upsampler_json,
 )
-from dalle2_jax.convert.parts import File, Part, check_plain, shapes_of
+from dalle2_jax.convert.fields import GROUP, check_fields, optional
+from dalle2_jax.convert.parts import File, Part, check_plain, shapes_for
 from dalle2_jax.convert.rename import (
     LINEAR,
     SAME,
@@ -137,12 +138,13 @@ def unet_fields(state, in_channels):
     ones.
     """
     shape = {key: array.shape for key, array in state.items()}
-    entries = 1 + max(
-        int(key.split(".")[1]) for key in shape if key.startswith("output_blocks.")
-    )
+    found = {key.split(".")[1] for key in shape if key.startswith("output_blocks.")}
+    entries = len(found)
     blocks = [f"output_blocks.{i}." for i in range(entries)]
     ups = sum(f"{b}{j}.in_layers.0.weight" in shape for b in blocks for j in (1, 2))
     levels, depth = ups + 1, entries // (ups + 1) - 1
+    if depth < 1:
+        raise ValueError("no whole level of output_blocks")
     channels = shape["input_blocks.0.0.weight"][0]
     firsts = [f"input_blocks.{1 + level * (depth + 1)}" for level in range(levels)]
     widths = [shape[f"{first}.0.out_layers.3.weight"][0] for first in firsts]
@@ -218,6 +220,9 @@ def parts(source, override):
             f"{source}: Karlo's prior and ViT-L-14_stats.th belong together; give the "
             "folder that holds both."
         )
+    kinds = dict.fromkeys(("clip", *KINDS), optional(GROUP))
+    check_fields(override, kinds, "--config")
+    override = {name: change for name, change in override.items() if change}
     if "clip" in found:
         (part,) = openai_parts(found["clip"], override.get("clip", {}))
         cfg = dataclasses.replace(part.cfg, unit=False)
@@ -249,16 +254,17 @@ def kind_of(state):
     return next((kind for key, kind in MARKS.items() if key in state), None)
 
 
-def _state(path):
+def _state(path, notes=None):
     tree = read(path)
     if isinstance(tree, (tuple, list)) and len(tree) == 2:
         tree = {"mean": tree[0], "std": tree[1]}
-    return state_of(tree, path)
+    return state_of(tree, path, notes)
 
 
 def _part(stage, path, found, override):
     """One network of a checkpoint; keys of the other stay out of it."""
-    whole, prefix = _state(path), PREFIXES[stage]
+    notes = []
+    whole, prefix = _state(path, notes), PREFIXES[stage]
     state = {
         k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)
     }
@@ -269,20 +275,24 @@ def _part(stage, path, found, override):
     infer, table = KINDS[stage]
     try:
         fields = infer(state)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, ValueError, IndexError, ArithmeticError) as error:
         raise BadInput(f"{path} is no complete {stage} of Karlo's: {error}.") from error
     if stage == "prior":
         state |= {name: np.ravel(a) for name, a in _state(found["stats"]).items()}
     change = override.get("upsampler" if stage == "upsampler_last" else stage, {})
     cfg = build(STAGES[stage][0], _merged(fields, change), f"{path}: {stage}")
     noise, way = WAYS[stage]
-    rows = table(cfg, shapes_of(stage, cfg))
-    return Part(stage, cfg, state, rows, str(path), noise, way)
+    rows = table(cfg, shapes_for(stage, cfg, state, path))
+    return Part(stage, cfg, state, rows, str(path), noise, way, (), tuple(notes))
 
 
 def _merged(fields, change):
     """Nested fields with some of them replaced."""
-    nested = [name for name in change if isinstance(fields.get(name), dict)]
+    nested = [
+        name
+        for name in change
+        if isinstance(fields.get(name), dict) and isinstance(change[name], dict)
+    ]
     inner = {name: _merged(fields[name], change[name]) for name in nested}
     return {**fields, **change, **inner}
 

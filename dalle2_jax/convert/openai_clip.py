@@ -5,6 +5,20 @@ import numpy as np
 from dalle2_jax.clip.contrastive import ClipConfig
 from dalle2_jax.clip.image import ImageTowerConfig
 from dalle2_jax.clip.text import TextTowerConfig
+from dalle2_jax.convert.fields import (
+    COUNT,
+    FLAG,
+    GROUP,
+    LAYERS,
+    NUMBER,
+    POSITIVE,
+    SIZE,
+    TEXT,
+    check_fields,
+    either,
+    list_of,
+    optional,
+)
 from dalle2_jax.convert.rename import (
     CONV,
     LINEAR,
@@ -13,6 +27,7 @@ from dalle2_jax.convert.rename import (
     Row,
     fused,
     norm,
+    shape_of,
     weights,
 )
 from dalle2_jax.errors import BadInput
@@ -25,6 +40,59 @@ IGNORED = (
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 )
+BLOCKS = either(LAYERS, list_of(LAYERS, 4, 4))  # of a ViT, of a ResNet's groups
+OPENAI_FIELDS = {
+    "embed_dim": SIZE,
+    "image_resolution": SIZE,
+    "vision_layers": BLOCKS,
+    "vision_width": SIZE,
+    "vision_patch_size": optional(SIZE),
+    "context_length": SIZE,
+    "vocab_size": SIZE,
+    "transformer_width": SIZE,
+    "transformer_heads": SIZE,
+    "transformer_layers": LAYERS,
+}
+OPENCLIP_FIELDS = {
+    "model_cfg": {
+        "embed_dim": SIZE,
+        "vision_cfg": GROUP,
+        "text_cfg": GROUP,
+        "quick_gelu": optional(FLAG),
+    },
+    "vision_cfg": {
+        "image_size": SIZE,
+        "layers": BLOCKS,
+        "width": SIZE,
+        "head_width": optional(SIZE),
+        "patch_size": optional(SIZE),
+        "mlp_ratio": optional(POSITIVE),
+    },
+    "text_cfg": {
+        "context_length": SIZE,
+        "vocab_size": SIZE,
+        "width": SIZE,
+        "heads": SIZE,
+        "layers": LAYERS,
+        "mlp_ratio": optional(POSITIVE),
+    },
+}
+HF_TOWER_FIELDS = {
+    "hidden_size": SIZE,
+    "intermediate_size": SIZE,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": SIZE,
+    "hidden_act": TEXT,
+    "layer_norm_eps": optional(NUMBER),
+    "projection_dim": optional(SIZE),
+}
+HF_TEXT_FIELDS = {
+    **HF_TOWER_FIELDS,
+    "vocab_size": SIZE,
+    "max_position_embeddings": SIZE,
+    "eos_token_id": COUNT,
+}
+HF_IMAGE_FIELDS = {**HF_TOWER_FIELDS, "image_size": SIZE, "patch_size": SIZE}
 RESNET_CONVOLUTIONS = [  # convolution, its BatchNorm, and what ours are called
     ("conv1", "bn1", "in"),
     ("conv2", "bn2", "mid"),
@@ -35,8 +103,13 @@ RESNET_CONVOLUTIONS = [  # convolution, its BatchNorm, and what ours are called
 COUNTER = Layout(lambda a: [], lambda parts: np.zeros((), np.int64))
 
 
-def openai_config(config):
-    """ClipConfig of OpenAI's class from its constructor arguments, ViT or ResNet."""
+def openai_config(config, where="OpenAI's CLIP"):
+    """ClipConfig of OpenAI's class from its constructor arguments, ViT or ResNet.
+
+    Raises:
+        BadInput: an argument that is no such size; names it.
+    """
+    check_fields(config, OPENAI_FIELDS, where)
     vision = {
         "image_size": config["image_resolution"],
         "patch_size": config["vision_patch_size"],
@@ -66,10 +139,11 @@ def openai_arguments(state):
             raise BadInput(f"no OpenAI CLIP: the key {key} is missing.")
     vit = "visual.positional_embedding" in state
     place = "visual" if vit else "visual.attnpool"
-    side = round((len(state[f"{place}.positional_embedding"]) - 1) ** 0.5)
-    width, _, patch, _ = state["visual.conv1.weight"].shape
+    places, _ = shape_of(state, f"{place}.positional_embedding", 2)
+    side = round((places - 1) ** 0.5) if places else 0
+    width, _, patch, _ = shape_of(state, "visual.conv1.weight", 4)
     groups = [_count(state, f"visual.layer{n}.") for n in (1, 2, 3, 4)]
-    text_width, clip = state["text_projection"].shape
+    text_width, clip = shape_of(state, "text_projection", 2)
     return {
         "embed_dim": clip,
         "image_resolution": side * (patch if vit else 32),
@@ -78,8 +152,8 @@ def openai_arguments(state):
         else groups,
         "vision_width": width if vit else 2 * width,
         "vision_patch_size": patch if vit else None,
-        "context_length": len(state["positional_embedding"]),
-        "vocab_size": len(state["token_embedding.weight"]),
+        "context_length": shape_of(state, "positional_embedding", 2)[0],
+        "vocab_size": shape_of(state, "token_embedding.weight", 2)[0],
         "transformer_width": text_width,
         "transformer_heads": text_width // 64,
         "transformer_layers": _count(state, "transformer.resblocks."),
@@ -92,8 +166,21 @@ def _count(state, prefix):
     return len({key.partition(".")[0] for key in rest})
 
 
-def openclip_config(config):
-    """ClipConfig from an OpenCLIP config; exact GELU unless quick_gelu is set."""
+def check_openclip(config, where):
+    """Refuses an OpenCLIP model_cfg with fields that are no such sizes; names one."""
+    check_fields(config, OPENCLIP_FIELDS["model_cfg"], f"{where}: model_cfg")
+    for tower in ("vision_cfg", "text_cfg"):
+        place = f"{where}: model_cfg.{tower}"
+        check_fields(config[tower], OPENCLIP_FIELDS[tower], place)
+
+
+def openclip_config(config, where="OpenCLIP"):
+    """ClipConfig from an OpenCLIP model_cfg; exact GELU unless quick_gelu is set.
+
+    Raises:
+        BadInput: a field that is no such size; names it.
+    """
+    check_openclip(config, where)
     text = config["text_cfg"]
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
     image = _image_config(config["vision_cfg"], activation)
@@ -103,7 +190,7 @@ def openclip_config(config):
         width=text["width"],
         depth=text["layers"],
         heads=text["heads"],
-        mlp_ratio=float(text.get("mlp_ratio", 4.0)),
+        mlp_ratio=float(text.get("mlp_ratio") or 4.0),
         activation=activation,
     )
     return ClipConfig(config["embed_dim"], image, text)
@@ -118,15 +205,20 @@ def _image_config(vision, activation):
         patch=32 if resnet else vision["patch_size"],
         width=width,
         depth=sum(blocks) if resnet else blocks,
-        heads=width * (32 if resnet else 1) // vision.get("head_width", 64),
-        mlp_ratio=float(vision.get("mlp_ratio", 4.0)),
+        heads=width * (32 if resnet else 1) // (vision.get("head_width") or 64),
+        mlp_ratio=float(vision.get("mlp_ratio") or 4.0),
         activation=activation,
         blocks=tuple(blocks) if resnet else (),
     )
 
 
-def hf_image_config(vision):
-    """ImageTowerConfig from the fields of a CLIPVisionConfig."""
+def hf_image_config(vision, where="CLIPVisionConfig"):
+    """ImageTowerConfig from the fields of a CLIPVisionConfig.
+
+    Raises:
+        BadInput: a field that is no such size; names it.
+    """
+    check_fields(vision, HF_IMAGE_FIELDS, where)
     _check_epsilon(vision)
     return ImageTowerConfig(
         size=vision["image_size"],
@@ -139,11 +231,15 @@ def hf_image_config(vision):
     )
 
 
-def hf_text_config(text):
+def hf_text_config(text, where="CLIPTextConfig"):
     """TextTowerConfig from the fields of a CLIPTextConfig.
 
     eos_token_id 2 is a historical mistake there; it stands for the largest id.
+
+    Raises:
+        BadInput: a field that is no such size; names it.
     """
+    check_fields(text, HF_TEXT_FIELDS, where)
     _check_epsilon(text)
     end = text["eos_token_id"]
     return TextTowerConfig(
@@ -159,10 +255,10 @@ def hf_text_config(text):
     )
 
 
-def hf_config(config):
-    """ClipConfig from the fields of a CLIPConfig."""
-    image = hf_image_config(config["vision_config"])
-    text = hf_text_config(config["text_config"])
+def hf_config(config, where="CLIPConfig"):
+    """ClipConfig from the fields of a CLIPConfig; as its two halves."""
+    image = hf_image_config(config["vision_config"], f"{where}: vision_config")
+    text = hf_text_config(config["text_config"], f"{where}: text_config")
     return ClipConfig(config["projection_dim"], image, text)
 
 
@@ -225,8 +321,8 @@ def hf_text_table(cfg, ours=""):
 
 
 def _check_epsilon(config):
-    epsilon = config.get("layer_norm_eps", 1e-5)
-    if epsilon != 1e-5:
+    epsilon = config.get("layer_norm_eps")
+    if epsilon not in (None, 1e-5):
         raise BadInput(f"layer_norm_eps is {epsilon}; only 1e-5 is supported.")
 
 

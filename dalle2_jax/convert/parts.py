@@ -1,13 +1,13 @@
 """What importers hand over and exporters write: components and foreign files."""
 
-import json
+import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dalle2_jax.components import STAGES
+from dalle2_jax.components import check_fits, read_json, shapes_of
+from dalle2_jax.convert.fields import GROUP, Kind, check_fields
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.errors import BadInput
-from dalle2_jax.layers.init import param_shapes
 
 OPENAI_VOCAB = 49_408  # ids of the vocabulary that published CLIP models share
 
@@ -45,27 +45,23 @@ class File(NamedTuple):
     torch_name: str = ""  # name of the torch file where the family has one of its own
 
 
-def shapes_of(stage, cfg):
-    """The parameter tree of a stage as ShapeDtypeStructs."""
-    _, network, example = STAGES[stage]
-    return param_shapes(network(cfg), *example(cfg))
+def shapes_for(stage: str, cfg: Any, state: dict, where: object) -> dict:
+    """`components.shapes_of`, once the weights are known to be enough for cfg.
+
+    Raises:
+        BadInput: more blocks than arrays, or sizes that make no network.
+    """
+    check_fits(cfg, len(state), where)
+    return shapes_of(stage, cfg, where)
 
 
-def read_config(path):
+def read_config(path: Path) -> dict:
     """The object in a JSON file of a source.
 
     Raises:
         BadInput: absent, no JSON, or no object.
     """
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing; download the folder again.") from error
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no readable JSON ({error}).") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{path} holds no JSON object.")
-    return config
+    return read_json(path, "download it again")
 
 
 def check_fixed(config, fixed, where):
@@ -77,7 +73,8 @@ def check_fixed(config, fixed, where):
     for field, value in fixed.items():
         if config.get(field, value) != value:
             raise BadInput(
-                f"{where}: {field} is {config[field]!r}; only {value!r} is supported."
+                f"{where}: {field} is {reprlib.repr(config[field])}; only {value!r} is "
+                "supported."
             )
 
 
@@ -96,6 +93,9 @@ def check_plain(config, fixed, target):
             )
 
 
+MERGES = Kind("a list of pairs of symbols", lambda value: isinstance(value, list))
+
+
 def read_tokenizer(folder):
     """The CLIP tokenizer of a folder: vocab.json and merges.txt, or tokenizer.json.
 
@@ -106,8 +106,11 @@ def read_tokenizer(folder):
     if (folder / "merges.txt").is_file() or not (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder)
     where = folder / "tokenizer.json"
-    model = read_config(where).get("model", {})
-    pairs = model.get("merges", [])
+    config = read_config(where)
+    check_fields(config, {"model": GROUP}, where)
+    model = config["model"]
+    check_fields(model, {"merges": MERGES, "vocab": GROUP}, f"{where}: model")
+    pairs = model["merges"]
     pairs = [pair.split() if isinstance(pair, str) else pair for pair in pairs]
     try:
         made = Tokenizer(pairs)

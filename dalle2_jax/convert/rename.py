@@ -5,13 +5,17 @@ same row read from right to left exports. Nothing is guessed: a key without a ro
 without a key, a leaf without a row and a wrong shape are errors that name the key.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dalle2_jax.components import FLOATS
 from dalle2_jax.errors import BadInput
+
+MOST_ADDED = 2**20  # numbers in our leaves that a foreign tensor lacks (a blank bias)
 
 
 class Layout(NamedTuple):
@@ -107,15 +111,16 @@ def norm(theirs, ours, layers=0):
     ]
 
 
-def import_params(state, rows, shapes, where="weights", ignored=()):
+def import_params(state, rows, shapes, where="weights", ignored=(), nonfinite=False):
     """Foreign weights -> our tree of float32 numpy arrays.
 
     state: {key: array}; rows: the table; shapes: our tree (arrays or
     ShapeDtypeStructs). ignored: keys that hold no weights. where: what the errors call
-    the file.
+    the file. nonfinite: take values that are infinite or no numbers too.
 
     Raises:
-        BadInput: a missing or left-over key, a wrong shape, a leaf that nothing fills.
+        BadInput: a missing or left-over key, a wrong shape, whole numbers where floats
+            belong, values that are not finite, a leaf that nothing fills.
     """
     flat = {path: tuple(leaf.shape) for path, leaf in flat_paths(shapes).items()}
     named = {path for row in rows for path in row.ours}
@@ -127,6 +132,8 @@ def import_params(state, rows, shapes, where="weights", ignored=()):
         for key in keys(row):
             used.add(key)
             layers.append(_layer(state, key, row, flat, where))
+            if row.ours and not nonfinite:
+                _check_finite(layers[-1], key, where)
         for path, parts in zip(row.ours, zip(*layers)):
             leaf = np.stack(parts) if row.layers else parts[0]
             leaves[path] = np.asarray(leaf, np.float32, order="C")
@@ -148,9 +155,25 @@ def export_params(params, rows):
     return state
 
 
+def shape_of(state, key, axes):
+    """The shape of a foreign array that sizes are read from.
+
+    Raises:
+        BadInput: it is missing, or has another number of axes.
+    """
+    shape = np.shape(state[key]) if key in state else None
+    if shape is None or len(shape) != axes:
+        found = "missing" if shape is None else f"of shape {shape}"
+        raise BadInput(f"the key {key} is {found}; it has {axes} axes in such a model.")
+    return shape
+
+
 def keys(row):
-    """The foreign keys that a row stands for."""
-    return [row.theirs.format(i=i) for i in range(row.layers)] or [row.theirs]
+    """The foreign keys that a row stands for, one after another."""
+    if row.layers <= 0:
+        yield row.theirs
+    for i in range(row.layers):
+        yield row.theirs.format(i=i)
 
 
 def flat_paths(tree):
@@ -168,9 +191,31 @@ def _layer(state, key, row, flat, where):
         raise BadInput(
             f"{where}: {key} belongs to {missing[0]}, which the model lacks."
         )
-    blanks = [np.broadcast_to(np.float32(0), flat[path][skip:]) for path in row.ours]
-    expected = row.layout.theirs(blanks).shape
     array = np.asarray(state[key])
+    shapes = [flat[path][skip:] for path in row.ours]
+    asked = sum(math.prod(shape) for shape in shapes)
+    if asked > 2 * array.size + MOST_ADDED:  # no layout adds more; before it allocates
+        raise BadInput(
+            f"{where}: {key} has shape {array.shape}, expected {asked:,} numbers."
+        )
+    blanks = [np.broadcast_to(np.float32(0), shape) for shape in shapes]
+    expected = row.layout.theirs(blanks).shape
     if array.shape != expected:
         raise BadInput(f"{where}: {key} has shape {array.shape}, expected {expected}.")
+    if row.ours and array.dtype.name not in FLOATS:
+        raise BadInput(
+            f"{where}: {key} holds {array.dtype}, and weights are floats; save it as "
+            "float32, float16 or bfloat16."
+        )
     return row.layout.ours(array)
+
+
+def _check_finite(parts, key, where):
+    for part in parts:
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+            finite = np.isfinite(np.asarray(part, np.float32)).all()
+        if not finite:
+            raise BadInput(
+                f"{where}: {key} holds values that are infinite or no numbers; take "
+                "another checkpoint, or keep them with --allow-nonfinite."
+            )

@@ -77,6 +77,11 @@ def _vocabulary(merges):
     """merges: [(left, right)] -> {symbol: id} in CLIP's order."""
     letters = list(LETTERS.values())
     symbols = letters + [letter + WORD_END for letter in letters]
+    known = set(symbols)
+    for left, right in merges:
+        if left not in known or right not in known:
+            raise ValueError(f"the merge {left!r} {right!r} joins an unknown symbol")
+        known.add(left + right)
     symbols += ["".join(merge) for merge in merges] + [START, END]
     vocabulary = {symbol: number for number, symbol in enumerate(symbols)}
     if len(vocabulary) < len(symbols):

@@ -13,6 +13,8 @@ import numpy as np
 
 from dalle2_jax.errors import BadInput
 
+MOST_STEPS = 10**6  # of a chain; its tables have a row for each
+
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
@@ -37,8 +39,8 @@ class Noise:
             raise BadInput(
                 f"predicts must be one of {_names(PREDICTS)}: {self.predicts}."
             )
-        if self.steps < 1:
-            raise BadInput(f"steps must be at least 1, not {self.steps}.")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise BadInput(f"steps must be 1 to {MOST_STEPS:,}, not {self.steps}.")
         if not self.time_power > 0:
             raise BadInput(f"time_power must be positive, not {self.time_power}.")
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dalle2_jax.convert.containers import read
+from dalle2_jax.components import FLOATS
+from dalle2_jax.convert.containers import read_state
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.clip_score import unit
 from dalle2_jax.evaluate.pictures import arrays_of
@@ -78,9 +79,11 @@ def load(path):
     Raises:
         BadInput: it holds anything else.
     """
-    held = arrays_of(path) if str(path).endswith(".npz") else read(path)
+    held = arrays_of(path) if str(path).endswith(".npz") else read_state(path)
     found = [np.asarray(held[n]) for n in LAYER if n in held]
-    if len(found) < 2 or found[0].size != found[0].shape[-1] or found[1].size != 1:
+    whole = len(found) == 2 and found[0].ndim and found[1].size == 1
+    whole = whole and found[0].size == found[0].shape[-1]
+    if not whole or any(array.dtype.name not in FLOATS for array in found):
         raise BadInput(
             f"{path} is no aesthetic probe: it must hold `weight` [1, clip] and `bias` "
             "[1], as a linear layer does."

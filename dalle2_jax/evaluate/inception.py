@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from dalle2_jax.components import file_sha256
+from dalle2_jax.components import file_sha256, load_arrays
 from dalle2_jax.convert.containers import AGAIN, read_state
 from dalle2_jax.convert.inception import (
     SHA256,
@@ -48,13 +48,14 @@ class Inception(NamedTuple):
         return self.sha256 == SHA256
 
 
-def load_inception(path, published=True):
+def load_inception(path, published=True, nonfinite=False):
     """The network's weights, from the port's file or what `convert_inception` made.
 
     Args:
         path: pt_inception-2015-12-05-6726825d.pth, or a converted .safetensors.
         published: refuse a file of the port's that is not the published one. With
             False its numbers compare with nobody's; `sha256` must stand beside them.
+        nonfinite: take weights that are infinite or no numbers as they are.
 
     Raises:
         BadInput: absent, of another kind, damaged, or not the published file.
@@ -68,11 +69,12 @@ def load_inception(path, published=True):
         check_published(path)
     state = read_state(path)
     rows, shapes = inception_table(conv_names()), inception_shapes()
-    params = import_params(state, rows, shapes, str(path), counters(state))
+    where, ignored = str(path), counters(state)
+    params = import_params(state, rows, shapes, where, ignored, nonfinite)
     return Inception(params, file_sha256(path))
 
 
-def convert_inception(source, to, published=True):
+def convert_inception(source, to, published=True, nonfinite=False):
     """Writes the weights of `source` as a safetensors file of ours; an Inception.
 
     Raises:
@@ -81,7 +83,7 @@ def convert_inception(source, to, published=True):
     to = Path(to)
     if to.suffix != ".safetensors":
         raise BadInput(f"{to} must end in .safetensors; Inception is one file.")
-    inception = load_inception(source, published)
+    inception = load_inception(source, published, nonfinite)
     flat = {k: np.ascontiguousarray(v) for k, v in flat_paths(inception.params).items()}
     metadata = {
         "format": FORMAT,
@@ -156,18 +158,15 @@ def inception_shapes():
 
 def _converted(path):
     """A file of `convert_inception`; None for any other safetensors file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                return None
-            flat = {key: file.get_tensor(key) for key in sorted(file.keys())}
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"{path} is incomplete or damaged ({error}); {AGAIN}."
-        ) from error
+    flat = load_arrays(path, AGAIN)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        return None
     shapes = {k: leaf.shape for k, leaf in flat_paths(inception_shapes()).items()}
     same = {k: a.shape for k, a in flat.items()} == shapes
-    if not same or digest(flat) != metadata.get("params_sha256"):
+    same = same and {str(a.dtype) for a in flat.values()} == {"float32"}
+    source = metadata.get("source_sha256")
+    if not (same and source and digest(flat) == metadata.get("params_sha256")):
         raise BadInput(f"{path} is damaged; convert Inception's weights again.")
-    return Inception(unflatten_dict(flat, sep="/"), metadata["source_sha256"])
+    return Inception(unflatten_dict(flat, sep="/"), source)

@@ -168,6 +168,9 @@ def check_tables(path, digest):
         )
 
 
+UNREADABLE = (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError)
+
+
 def read_tables(path):
     """({name: array}, what is known of them) of a file of `save_tables`.
 
@@ -178,7 +181,7 @@ def read_tables(path):
         with safe_open(path, "np") as file:
             tables = {name: file.get_tensor(name) for name in sorted(file.keys())}
             return tables, json.loads((file.metadata() or {})["dalle2_jax"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise BadInput(
             f"{path} is no readable file of `dalle2 data fit-pca` ({error})."
         ) from error
