@@ -144,7 +144,7 @@ def check_data(patterns):
         return
     import fsspec
 
-    from dalle2_jax.data.records import expand
+    from dalle2_jax.data.shard_paths import expand
     from dalle2_jax.errors import Failed
 
     paths = expand(patterns)

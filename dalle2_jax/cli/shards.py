@@ -8,7 +8,7 @@ def add_verb(verbs):
     """Adds `index` to the verbs of `dalle2 data`."""
     parser = verbs.add_parser(
         "index",
-        help="write NAME.tar.idx beside each shard, once for all hosts; part I of N "
+        help="write NAME.tar.dalle2.idx beside each shard, once for all hosts; part I of N "
         "with --part I/N",
     )
     parser.add_argument("data", nargs="+", metavar="PATTERN")
@@ -28,8 +28,8 @@ def index(args):
     """Indexes every N-th shard and keeps the index beside it, remote or not."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from dalle2_jax.data.records import expand
     from dalle2_jax.data.shard_index import publish
+    from dalle2_jax.data.shard_paths import expand
 
     first, count = args.part
     shards = expand(args.data)[first::count]
