@@ -28,7 +28,11 @@ def add_arguments(parser):
     parser.add_argument(
         "captions", nargs="*", help="captions; - reads lines from stdin"
     )
-    parser.add_argument("--captions-file", type=Path, help="a caption per line")
+    parser.add_argument(
+        "--captions-file",
+        type=Path,
+        help="a caption per line, or a .csv with a column text",
+    )
     parser.add_argument("--model", required=True, type=Path, help="model directory")
     parser.add_argument("--out", required=True, type=Path, help="folder for the PNGs")
     parser.add_argument("--n", type=int, default=1, help="pictures per caption")
@@ -258,17 +262,15 @@ def captions_of(args):
     """
     import sys
 
-    from dalle2_jax.errors import BadInput
+    from dalle2_jax.data.text import is_blank, lines_of, read_captions, valid
 
-    words = list(args.captions)
+    if args.captions == ["-"]:
+        words = lines_of(sys.stdin.buffer.read())
+    else:
+        words = list(map(valid, args.captions))
     if args.captions_file:
-        try:
-            words += args.captions_file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{args.captions_file} is no text file: {error}.") from error
-    if words == ["-"]:
-        words = [line.strip() for line in sys.stdin]
-    return [word for word in words if word.strip()]
+        words += read_captions(args.captions_file)
+    return [word for word in words if not is_blank(word)]
 
 
 def check(args, captions):

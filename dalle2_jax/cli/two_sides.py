@@ -257,7 +257,8 @@ def drawn(args, protocol, model, data):
 
 def captions_for(args, n, data):
     """Captions of the samples: COCO's, of --captions, or of --data; or None."""
-    from dalle2_jax.evaluate.coco import coco_captions, read_captions
+    from dalle2_jax.data.text import read_captions
+    from dalle2_jax.evaluate.coco import coco_captions
 
     if is_coco(args):
         return coco_captions(args.data[0], n, args.captions)

@@ -1,7 +1,6 @@
 """The index of one part of a folder of embeddings: its usable rows and captions."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dalle2_jax.data import index_files
 from dalle2_jax.data.shard_index import beside, cached
+from dalle2_jax.data.text import decode, is_blank, valid
 from dalle2_jax.errors import BadInput
 
-VERSION = 1
+VERSION = 2
 CHUNK = 8192  # rows looked at together
 CAPTIONS = ("caption", "TEXT", "text", "Caption")  # columns, the first there is
-WRITE = 0o222  # permission bits
 REASONS = ("", "all-zero row", "value that is not finite", "no caption")
 
 
@@ -48,7 +48,7 @@ def open_rows(path):
         BadInput: it is cut off, or holds anything else.
     """
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise BadInput(
             f"{path} is no readable .npy file ({error}); write it again."
@@ -75,9 +75,8 @@ def index_of_part(part):
             return found
     made = build_table(part)
     made = made.replace_schema_metadata({**made.schema.metadata, b"stamp": stamp})
-    for place in places:
-        if _save(place, made):
-            break
+    whole = _packed(made)
+    any(index_files.save(place, whole) for place in places)
     return _from_table(made)
 
 
@@ -96,8 +95,7 @@ def build_table(part):
     if text is not None:
         fault = np.maximum(fault, _fault(_norms(text)))
     if captions is not None:
-        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(captions)), 0)
-        blank = blank.to_numpy(zero_copy_only=False)
+        blank = np.fromiter(map(is_blank, captions.to_pylist()), bool, len(captions))
         fault = np.where((fault == 0) & blank, REASONS.index("no caption"), fault)
     rows = np.flatnonzero(fault == 0)
     columns = {"row": pa.array(rows, pa.int64())}
@@ -126,7 +124,23 @@ def _captions(path):
         raise BadInput(
             f"{path} is no readable parquet file of captions ({error}); write it again."
         ) from error
-    return pc.fill_null(found, "")
+    return _as_text(pc.fill_null(found, ""))
+
+
+def _as_text(found):
+    """Arrow strings as valid Unicode without NUL; writers do not always check."""
+    if _is_valid(found) and not pc.any(pc.match_substring(found, "\0")).as_py():
+        return found
+    raw = found.cast(pa.large_binary()).to_pylist()
+    return pa.array([valid(decode(data).text) for data in raw], pa.large_string())
+
+
+def _is_valid(found):
+    try:
+        found.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _check_lengths(files):
@@ -173,7 +187,11 @@ def _from_table(table):
 def _load(place, stamp):
     """An index that was saved for this stamp, memory-mapped, else None."""
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(place))).read_all()
+        whole = pa.memory_map(str(place)).read_buffer()
+        index = index_files.unpacked(memoryview(whole))
+        if index is None:
+            return None
+        table = pa.ipc.open_file(pa.py_buffer(index)).read_all()
         if table.schema.metadata[b"stamp"].decode() != stamp:
             return None
         return _from_table(table)
@@ -181,20 +199,9 @@ def _load(place, stamp):
         return None
 
 
-def _save(place, table):
-    """Writes a table whole or not at all; False where the folder is read-only."""
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.parent.stat().st_mode & WRITE:
-            return False  # meant to stay as it is, even where root could write
-        with (
-            pa.OSFile(str(draft), "wb") as out,
-            pa.ipc.new_file(out, table.schema) as file,
-        ):
-            file.write_table(table)
-        draft.replace(place)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        return False
-    return True
+def _packed(table):
+    """The bytes of a table as an Arrow file."""
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_file(out, table.schema) as file:
+        file.write_table(table)
+    return out.getvalue().to_pybytes()

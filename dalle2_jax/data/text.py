@@ -127,7 +127,7 @@ def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]
     have = reader.fieldnames or []
     missing = [name for name in columns if name not in have]
     if missing:
-        raise BadInput(f"{path} has no column {missing[0]}; {_told(have)}.")
+        raise BadInput(f"{path} has no column `{missing[0]}`; {_told(have)}.")
     if any(row[name] is None for row in rows for name in columns):
         raise BadInput(f"{path} has a row that is cut short; export it again.")
     return rows

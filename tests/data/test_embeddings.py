@@ -91,7 +91,7 @@ def test_the_index_is_kept_and_holds_for_unchanged_files(folder, monkeypatch):
     monkeypatch.undo()
     write_part(folder, 10, unit(12), unit(12), ["new"] * 12)
     assert EmbeddingSource(folder).caption(38) == "new"
-    kept = folder / "img_emb" / "img_emb_10.npy.idx"
+    kept = folder / "img_emb" / "img_emb_10.npy.dalle2.idx"
     kept.write_bytes(kept.read_bytes()[:100])
     assert EmbeddingSource(folder).caption(38) == "new"
 
