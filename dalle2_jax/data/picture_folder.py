@@ -20,8 +20,10 @@ from dalle2_jax.data.sample_members import (
     is_hidden,
     is_unsafe,
     note,
+    parsed,
     readable,
 )
+from dalle2_jax.data.text import decode, is_blank, trimmed, valid
 from dalle2_jax.errors import BadInput
 
 
@@ -84,6 +86,28 @@ def picture_folders(folder: str | Path) -> list[str]:
         if has_pictures(place):
             found.append(place)
     return found
+
+
+def captions_beside(files: list[Path]) -> list[str] | None:
+    """The captions in KEY.txt, or else KEY.json, beside pictures; None unless all have
+    one."""
+    found = []
+    for path in files:
+        said = _caption_beside(path)
+        if not said:
+            return None
+        found.append(said)
+    return found or None
+
+
+def _caption_beside(path):
+    text, meta = path.with_suffix(".txt"), path.with_suffix(".json")
+    said = trimmed(decode(text.read_bytes()).text) if text.is_file() else ""
+    if is_blank(said) and meta.is_file():
+        fields = parsed(meta.read_bytes()) or {}
+        said = fields.get("caption")
+        said = trimmed(valid(said)) if isinstance(said, str) else ""
+    return "" if is_blank(said) else said
 
 
 def contents_of_folder(folder: str | Path) -> Contents:

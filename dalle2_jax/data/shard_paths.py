@@ -165,19 +165,30 @@ def _in(path):
     if not os.path.isdir(path):
         return [path]
     try:
-        files = sorted(Path(path).iterdir())
-        tars = [
-            str(file)
-            for file in files
-            if file.suffix.lower() == ".tar" and not is_hidden(file.name)
-            if not file.is_dir()
-        ]
-        found = tars or picture_folders(path)
+        found = _tars_in(path) or picture_folders(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}).") from error
     if not found:
         raise BadInput(_without_shards(path))
     return found
+
+
+def is_shards(where: str | os.PathLike) -> bool:
+    """Whether a path or pattern names tars, or a folder that itself holds some."""
+    where = os.path.expanduser(os.fspath(where))
+    if not os.path.isdir(where):
+        return ".tar" in os.path.basename(where).lower()
+    return bool(_tars_in(where))
+
+
+def _tars_in(folder):
+    """The tars of a folder, sorted."""
+    return [
+        str(file)
+        for file in sorted(Path(folder).iterdir())
+        if file.suffix.lower() == ".tar" and not is_hidden(file.name)
+        if not file.is_dir()
+    ]
 
 
 def _without_shards(folder):

@@ -20,7 +20,9 @@ from PIL import Image, UnidentifiedImageError
 
 from dalle2_jax.cascade import cascade
 from dalle2_jax.data.images import to_rgb
+from dalle2_jax.data.picture_folder import captions_beside
 from dalle2_jax.data.records import ShardSource
+from dalle2_jax.data.shard_paths import is_shards
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.features import extract
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh, replicated
@@ -63,7 +65,7 @@ def open_pictures(where, size=0, crop="center"):
     path = Path(where)
     if path.suffix == ".npz":
         return array_pictures(path, size, crop)
-    if ".tar" in path.name or path.is_dir() and next(path.glob("*.tar"), None):
+    if is_shards(where):
         return shard_pictures([str(where)], size, crop)
     if not path.is_dir():
         raise BadInput(f"{where} is no folder of pictures, tar shard or .npz file.")
@@ -73,6 +75,7 @@ def open_pictures(where, size=0, crop="center"):
 def folder_pictures(folder, size=0, crop="center", files=None):
     """The pictures in a folder and its subfolders in the order of their names.
 
+    They have captions where a KEY.txt or KEY.json lies beside every one of them.
     files: these instead of all that are there. Else as in `open_pictures`.
     """
     if files is None:
@@ -90,7 +93,11 @@ def folder_pictures(folder, size=0, crop="center", files=None):
         return decoded(files[number].read_bytes(), str(files[number]), size, crop)
 
     identity = {"files": listed.hexdigest(), "size": size, "crop": crop}
-    return _checked(Path(folder).name, len(files), identity, one)
+    captions = captions_beside(files)
+    if captions is not None:
+        said = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+        identity["captions"] = said
+    return _checked(Path(folder).name, len(files), identity, one, captions)
 
 
 def shard_pictures(patterns, size=0, crop="center"):
