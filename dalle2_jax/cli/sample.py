@@ -265,7 +265,7 @@ def captions_of(args):
     from dalle2_jax.data.text import is_blank, lines_of, read_captions, valid
 
     if args.captions == ["-"]:
-        words = lines_of(sys.stdin.buffer.read())
+        words = lines_of(sys.stdin.buffer.read(), "standard input")
     else:
         words = list(map(valid, args.captions))
     if args.captions_file:

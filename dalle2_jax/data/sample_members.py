@@ -162,8 +162,9 @@ def _look_into(sample, member, notes):
     if member.extension == "txt":
         sample.said.update([] if is_blank(text) else ["txt"])
         return None
-    fields = _loaded(data)
-    if fields is None:
+    try:
+        fields = _loaded(data)
+    except ValueError:
         return JSON
     if not isinstance(fields, dict):
         return None  # a list or a string: nothing of ours, and no fault
@@ -176,12 +177,15 @@ def _look_into(sample, member, notes):
 
 def parsed(data: bytes) -> dict | None:
     """The dict that a JSON member holds, its strings valid Unicode; None: no dict."""
-    fields = _loaded(data)
+    try:
+        fields = _loaded(data)
+    except ValueError:
+        return None
     return fields if isinstance(fields, dict) else None
 
 
 def _loaded(data):
-    """What JSON bytes hold; None where they are none."""
+    """What JSON bytes hold. Raises ValueError."""
     encoding = json.detect_encoding(data)  # UTF-16 without a mark shows in its NULs
     plain = encoding.startswith("utf-8")
     text = decode(data).text if plain else data.decode(encoding, "replace")
@@ -190,8 +194,8 @@ def _loaded(data):
         if HALF.search(text):
             whole = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
             found = json.loads(whole)
-    except (ValueError, RecursionError):
-        return None
+    except RecursionError as error:
+        raise ValueError("too deep") from error
     return found
 
 

@@ -84,16 +84,20 @@ class Skipped:
             )
 
     def _warn(self, shards, indices):
-        """Says once for each kind how many samples are used in spite of a flaw."""
+        """Says once for each kind which shards are not whole, which texts not UTF-8."""
         found = {}
         for name, index in zip(shards, indices):
             for reason, keys in index.notes.items():
-                found.setdefault(reason, []).extend(f"{name}: {key}" for key in keys)
+                places = [f"{name}: {key}" for key in keys]
+                found.setdefault(f"captions: {reason}", []).extend(places)
+            for reason, keys in index.problems.items():
+                if "" in keys:  # the shard itself
+                    found.setdefault(f"shards: {reason}", []).append(str(name))
         for reason in found.keys() - self._told:
             self._told.add(reason)
-            names = found[reason]
+            places = found[reason]
             logging.getLogger(__name__).warning(
-                "%d captions are %s, first %s", len(names), reason, names[0]
+                "%d %s, first %s", len(places), reason, places[0]
             )
 
     def worst(self):

@@ -8,6 +8,8 @@ import codecs
 import csv
 import html
 import io
+import logging
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ SHOWN = regex.compile(rf"[^{NO_SHOW}]")
 # Joiners and variation selectors belong to the emoji they follow and stay.
 EDGES = regex.compile(r"^[\s\p{Cc}\p{Z}\ufeff]+|[\s\p{Cc}\p{Z}\ufeff]+$")
 ENDS = regex.compile(r"\r\n|\n|\r")
+BINARY = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")  # escape codes are text
 COLUMN = "text"  # of a CSV file of captions
 MOST_FIELD = 2**24  # letters of one field of a CSV file
 
@@ -78,14 +81,20 @@ def trimmed(text: str) -> str:
     return EDGES.sub("", text)
 
 
-def lines_of(data: bytes) -> list[str]:
+def lines_of(data: bytes, name: str | Path) -> list[str]:
     r"""The captions in a text, one a line that ends in \n, \r\n or \r; no blank ones.
 
     Other separators of Unicode (U+2028, form feed) stay inside a line.
+
+    Args:
+        data: the text.
+        name: of its file, for messages.
+
+    Raises:
+        BadInput: it is no text.
     """
-    return [
-        trimmed(line) for line in ENDS.split(decode(data).text) if not is_blank(line)
-    ]
+    lines = ENDS.split(_text_of(data, name))
+    return [trimmed(line) for line in lines if not is_blank(line)]
 
 
 def read_captions(path: str | Path) -> list[str]:
@@ -99,7 +108,7 @@ def read_captions(path: str | Path) -> list[str]:
     if Path(path).suffix.lower() == ".csv":
         found = (trimmed(row[COLUMN]) for row in read_rows(path, (COLUMN,)))
         return [caption for caption in found if not is_blank(caption)]
-    return lines_of(_bytes_of(path, "text file"))
+    return lines_of(_bytes_of(path, "text file"), path)
 
 
 def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -113,7 +122,7 @@ def read_rows(path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]
         BadInput: it cannot be read, lacks a column (says what it has), or a row is
             shorter than the first line.
     """
-    text = decode(_bytes_of(path, "CSV file")).text
+    text = _text_of(_bytes_of(path, "CSV file"), path)
     before = csv.field_size_limit(MOST_FIELD)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -140,6 +149,18 @@ def _told(have):
         if len(have) < 2 and letter in line:
             return f"its fields are parted by {name}; export it with commas"
     return f"its first line names {', '.join(have) or 'nothing'}"
+
+
+def _text_of(data, name):
+    """The text of a whole file; says where no mark and not UTF-8 explains it."""
+    text, sure = decode(data)
+    if not sure and BINARY.search(text):
+        raise BadInput(f"{name} is no text file; save it as UTF-8 text.")
+    if not sure:
+        logging.getLogger(__name__).warning(
+            "%s is not UTF-8 and was read as cp1252; save it as UTF-8.", name
+        )
+    return text
 
 
 def _bytes_of(path, kind):
