@@ -212,8 +212,9 @@ def reference_of(args, main, data):
     A file of statistics may hold pictures too (ADM's): its moments are Inception's, so
     that for other features they are left aside.
     """
+    from dalle2_jax.data.numpy_files import arrays_of
     from dalle2_jax.errors import BadInput
-    from dalle2_jax.evaluate.pictures import array_pictures, arrays_of
+    from dalle2_jax.evaluate.pictures import array_pictures
 
     if args.reference is None:
         return data, None

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dalle2_jax.data import index_files
+from dalle2_jax.data.numpy_files import mapped
 from dalle2_jax.data.shard_index import beside, cached
 from dalle2_jax.data.text import decode, is_blank, valid
 from dalle2_jax.errors import BadInput
@@ -17,6 +18,7 @@ from dalle2_jax.errors import BadInput
 VERSION = 2
 CHUNK = 8192  # rows looked at together
 CAPTIONS = ("caption", "TEXT", "text", "Caption")  # columns, the first there is
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
 REASONS = ("", "all-zero row", "value that is not finite", "no caption")
 
 
@@ -47,12 +49,7 @@ def open_rows(path):
     Raises:
         BadInput: it is cut off, or holds anything else.
     """
-    try:
-        rows = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(
-            f"{path} is no readable .npy file ({error}); write it again."
-        ) from error
+    rows = mapped(path)
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise BadInput(
             f"{path} holds {rows.dtype} {list(rows.shape)}; embeddings are floats "
@@ -69,9 +66,10 @@ def index_of_part(part):
     """
     stamp = _stamp(part)
     places = beside(part.image), cached(part.image)
+    count = len(open_rows(part.image))
     for place in places:
         found = _load(place, stamp)
-        if found is not None:
+        if found is not None and found.rows.max(initial=-1) < count:
             return found
     made = build_table(part)
     made = made.replace_schema_metadata({**made.schema.metadata, b"stamp": stamp})
@@ -192,10 +190,11 @@ def _load(place, stamp):
         if index is None:
             return None
         table = pa.ipc.open_file(pa.py_buffer(index)).read_all()
+        table.validate(full=True)
         if table.schema.metadata[b"stamp"].decode() != stamp:
             return None
         return _from_table(table)
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return None
 
 

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 
 from dalle2_jax.data import index_files
 from dalle2_jax.data.picture_folder import contents_of_folder, folder_stamp
-from dalle2_jax.data.sample_members import PICTURES
+from dalle2_jax.data.sample_members import MOST_OTHER, PICTURES
 from dalle2_jax.data.tar_members import contents_of
 from dalle2_jax.errors import BadInput
 
@@ -31,7 +31,7 @@ MOST_FIELDS = 64
 ENDING = ".dalle2.idx"  # NAME.idx is taken by other programs
 STRINGS = ("keys", "names", "kinds")
 ARRAYS = ("captioned", "fields", "others")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, SafetensorError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 class ShardIndex(NamedTuple):
@@ -196,21 +196,59 @@ def _load(place, stamp):
         about = json.loads(saved.pop("about").tobytes())
         if about["stamp"] != stamp:
             return None
+        return _unpacked(saved, about)
     except DAMAGED:
         return None
+
+
+def _unpacked(saved, about):
+    """The ShardIndex in an index file. Raises ValueError where its parts do not fit."""
     pictures, texts, metas = np.moveaxis(saved["spans"], 1, 0)
-    strings = {name: np.array(about[name], np.str_) for name in STRINGS}
-    arrays = {name: saved[name] for name in ARRAYS}
-    return ShardIndex(
+    found = ShardIndex(
         pictures=pictures,
         texts=texts,
         metas=metas,
         problems=about["problems"],
         notes=about["notes"],
-        stamp=stamp,
-        **strings,
-        **arrays,
+        stamp=about["stamp"],
+        **{name: np.array(about[name], np.str_) for name in STRINGS},
+        **{name: saved[name] for name in ARRAYS},
     )
+    _check(found, saved["spans"])
+    return found
+
+
+def _check(found, spans):
+    """Refuses an index whose parts do not fit together. Raises ValueError."""
+    n, others = len(found.keys), found.others
+    shapes = {
+        "keys": (n,),
+        "pictures": (n, 2),
+        "captioned": (n,),
+        "fields": (n, len(found.names)),
+        "names": (len(found.names),),
+        "others": (len(others), 4),
+        "kinds": (len(found.kinds),),
+    }
+    wrong = [n for n, shape in shapes.items() if getattr(found, n).shape != shape]
+    kinds = (spans, others, found.captioned, found.fields)
+    if wrong or "".join(array.dtype.kind for array in kinds) != "iibf":
+        raise ValueError(f"arrays of another shape or kind ({wrong})")
+    places = np.concatenate([spans.reshape(-1, 2), others[:, 2:]])
+    tops = (2**62, MOST_OTHER + 1)
+    rows, tops_of = others[:, :2], (n, len(found.kinds))
+    if not _within(places, (-1, 0), tops) or not _within(rows, (0, 0), tops_of):
+        raise ValueError("a member that lies nowhere, or is of no sample or kind")
+    listed = [
+        keys for reasons in (found.problems, found.notes) for keys in reasons.values()
+    ]
+    if not all(isinstance(key, str) for keys in listed for key in keys):
+        raise ValueError("a problem without a key")
+
+
+def _within(pairs, low, top):
+    """Whether int [m, 2] lie from `low` to below `top`, which has a bound for each."""
+    return bool(((pairs >= low) & (pairs < top)).all())
 
 
 def _packed(stamp, index):

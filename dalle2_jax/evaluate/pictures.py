@@ -8,7 +8,6 @@ import functools
 import hashlib
 import io
 import math
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dalle2_jax.cascade import cascade
 from dalle2_jax.data.images import to_rgb
+from dalle2_jax.data.numpy_files import arrays_of
 from dalle2_jax.data.picture_folder import captions_beside
 from dalle2_jax.data.records import ShardSource
 from dalle2_jax.data.shard_paths import is_shards
@@ -134,23 +134,6 @@ def array_pictures(path, size=0, crop="center"):
     listed = hashlib.sha256(images[:: max(1, len(images) // 64)].tobytes()).hexdigest()
     identity = {"arr_0": listed, "shape": shape, "size": size, "crop": crop}
     return _checked(Path(path).name, len(images), identity, one)
-
-
-def arrays_of(path, wanted=lambda name: True):
-    """The arrays of an .npz, read without running anything.
-
-    wanted: name -> whether it is read; the others are None.
-
-    Raises:
-        BadInput: absent, no .npz, or it holds Python objects.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] if wanted(name) else None for name in file.files}
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} does not exist; check the path.") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path} is no .npz file of plain arrays ({error}).") from error
 
 
 def drawn_pictures(model, captions, how, seed, size=0, unit=16):

@@ -246,7 +246,7 @@ def test_a_header_that_leads_back_does_not_hang(tmp_path):
     path = tmp_path / "0.tar"
     whole = bytearray(Path(tar_of(path, *sample("a"), *sample("b"))).read_bytes())
     head = whole[2 * 512 : 3 * 512]
-    head[124:136] = b"\xff" * 11 + b"\x00"  # base 256: a negative size
+    head[124:136] = b"\xff" * 10 + b"\xfe\0"  # base 256: 512 bytes back
     head[148:156] = b" " * 8
     head[148:156] = b"%06o\0 " % sum(head)
     whole[2 * 512 : 3 * 512] = head
