@@ -254,7 +254,7 @@ def save_embeddings(args, model, wanted, how):
     print(f"{len(z_image)} embeddings in {args.out}/z_i.npy")
 
 
-def captions_of(args):
+def captions_of(args: argparse.Namespace) -> list[str]:
     """The captions of the command line, of a file, or of standard input for a dash.
 
     Raises:

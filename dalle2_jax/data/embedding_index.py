@@ -43,7 +43,7 @@ class PartIndex(NamedTuple):
     problems: dict
 
 
-def open_rows(path):
+def open_rows(path: Path) -> np.ndarray:
     """The array of a .npy file, float [n, width], memory-mapped.
 
     Raises:
@@ -58,7 +58,7 @@ def open_rows(path):
     return rows
 
 
-def index_of_part(part):
+def index_of_part(part: Part) -> PartIndex:
     """The index of a part, from beside it, from the cache, or built now.
 
     Raises:
@@ -78,7 +78,7 @@ def index_of_part(part):
     return _from_table(made)
 
 
-def build_table(part):
+def build_table(part: Part) -> pa.Table:
     """Reads all embeddings and captions of a part.
 
     Returns:

@@ -48,12 +48,12 @@ class Row(NamedTuple):
     caption: str | None
 
 
-def is_embeddings(path):
+def is_embeddings(path: str | Path) -> bool:
     """Whether a path is a local folder with image embeddings."""
     return isinstance(path, str | Path) and bool(_numbered(Path(path), "image"))
 
 
-def parts_of(folder):
+def parts_of(folder: str | Path) -> list[Part]:
     """The parts of a folder, by number.
 
     Raises:

@@ -17,7 +17,7 @@ from dalle2_jax.errors import BadInput
 FIRST = 100  # samples of a shard in which a good one must be found
 
 
-def embedding_of(data, width=0):
+def embedding_of(data: bytes, width: int = 0) -> np.ndarray:
     """The vector in the bytes of a .npy file: float32 [width].
 
     Args:

@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from dalle2_jax.data.sample_members import EMPTY, NO_TAR, REMEDIES
+from dalle2_jax.data.sample_members import EMPTY, NO_PICTURE, NO_TAR, REMEDIES
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
 from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
 from dalle2_jax.errors import BadInput
+
+MOST_KINDS = 8  # extensions that a message names
 
 
 class ShardSource(Sequence):
@@ -51,7 +53,7 @@ class ShardSource(Sequence):
         self.dropped = _total(one.dropped for one in found)
         check_fields(rules_of(keep), frozenset().union(*(one.fields for one in found)))
         if not len(self):
-            raise BadInput(_nothing(self.shards, self.problems | self.dropped))
+            raise BadInput(_nothing(self, self.problems | self.dropped))
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k != "indices"}
@@ -124,8 +126,9 @@ def _total(counts):
     return total
 
 
-def _nothing(shards, reasons):
+def _nothing(source, reasons):
     """One sentence on why not a single sample can be used."""
+    shards = source.shards
     said = ", ".join(f"{reason}: {n}" for reason, n in reasons.items())
     if len(shards) == 1 and NO_TAR in reasons:
         return (
@@ -135,6 +138,10 @@ def _nothing(shards, reasons):
     if len(shards) == 1 and EMPTY in reasons:
         return f"The shard {shards[0]} is empty; remove it or make it again."
     others = f" and {len(shards) - 1} others" if len(shards) > 1 else ""
+    if NO_PICTURE in reasons:
+        kinds = sorted({k for index in source.indices for k in index.kinds.tolist()})
+        there = [f".{kind}" for kind in kinds[:MOST_KINDS]]
+        said += f"; other members: {', '.join(there) or 'none'}"
     remedies = [REMEDIES[reason] for reason in reasons if reason in REMEDIES]
     todo = f": {'; '.join(remedies)}" if remedies else ""
     return f"No usable sample in {shards[0]}{others} ({said}){todo}."

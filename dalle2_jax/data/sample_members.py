@@ -111,11 +111,11 @@ def is_hidden(name: str) -> bool:
 
 def is_unsafe(name: str) -> bool:
     """Whether a name cannot be shown or leads out of its folder."""
-    return (
-        len(name) > LONGEST_NAME
-        or ".." in name.split("/")
-        or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
-    )
+    if len(name) > LONGEST_NAME or ".." in name.split("/"):
+        return True
+    if name.isprintable():
+        return False
+    return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
 
 
 def add_member(member: Member, found: Contents) -> str | None:

@@ -87,12 +87,12 @@ class ShardIndex(NamedTuple):
         )
 
 
-def is_url(path):
+def is_url(path: str | Path) -> bool:
     """Whether fsspec and not the file system reads this path."""
     return "://" in str(path)
 
 
-def index_of(path):
+def index_of(path: str | Path) -> ShardIndex:
     """The index of a shard, from beside it, from the cache, or built now.
 
     Raises:
@@ -117,7 +117,7 @@ def _own_places(path):
     return beside(path), cached(path)
 
 
-def publish(path):
+def publish(path: str | Path) -> ShardIndex:
     """Writes the index of a shard beside it, remote or not; returns the index.
 
     Raises:
@@ -152,14 +152,14 @@ def _is_taken(place):
         return False
 
 
-def beside(path):
+def beside(path: str | Path) -> str | Path:
     """Where the index of a shard is kept: a Path, or a URL."""
     if is_url(path):
         return f"{path}{ENDING}"
     return Path(path, ENDING) if os.path.isdir(path) else Path(f"{path}{ENDING}")
 
 
-def cached(path):
+def cached(path: str | Path) -> Path:
     """Where it is kept when the shard's own folder cannot be written."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     whole = str(path) if is_url(path) else os.path.abspath(path)
@@ -167,7 +167,7 @@ def cached(path):
     return Path(root) / "dalle2_jax" / f"{digest}.idx"
 
 
-def stamp_of(path):
+def stamp_of(path: str | Path) -> str:
     """What a shard is recognised by: size and time of change."""
     try:
         if os.path.isdir(path):
@@ -262,7 +262,7 @@ def _packed(stamp, index):
     return save({**arrays, "about": text})
 
 
-def build_index(path):
+def build_index(path: str | Path) -> ShardIndex:
     """Reads every header of a shard, its captions and JSON members. See `index_of`."""
     try:
         if os.path.isdir(path):

@@ -33,7 +33,7 @@ class Record(NamedTuple):
     shard: str
 
 
-def field_of(meta, path):
+def field_of(meta: dict, path: str) -> str:
     """What a dotted path leads to as text; "" where that is blank, or no text and no
     number."""
     found = meta

@@ -93,8 +93,12 @@ def lines_of(data: bytes, name: str | Path) -> list[str]:
     Raises:
         BadInput: it is no text.
     """
-    lines = ENDS.split(_text_of(data, name))
-    return [trimmed(line) for line in lines if not is_blank(line)]
+    return lines_in(_text_of(data, name))
+
+
+def lines_in(text: str) -> list[str]:
+    """The captions in a text, as `lines_of` parts it."""
+    return [trimmed(line) for line in ENDS.split(text) if not is_blank(line)]
 
 
 def read_captions(path: str | Path) -> list[str]:

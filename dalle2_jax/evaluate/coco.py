@@ -75,7 +75,7 @@ def annotations(folder):
     )
 
 
-def from_annotations(path):
+def from_annotations(path: str | Path) -> list[tuple[int, str]]:
     """[(image number, caption)] of the JSON, in the fixed order."""
     found = read_json(path, RELEASED).get("annotations")
     first = {}
@@ -94,7 +94,7 @@ def from_annotations(path):
     )
 
 
-def from_table(path):
+def from_table(path: str | Path) -> list[tuple[int, str]]:
     """[(image number, caption)] of a CSV file with the columns image_id and text.
 
     Rows with a blank caption are left out.

@@ -185,6 +185,12 @@ def test_files_of_macos_are_no_members(tmp_path):
     assert index.kinds.tolist() == []
 
 
+def test_what_lies_there_in_place_of_pictures_is_named(tmp_path):
+    path = tar_of(tmp_path / "0.tar", ("a.heic", b"x"), ("a.txt", b"said"))
+    with pytest.raises(BadInput, match=r"no picture: 1.*\.heic"):
+        ShardSource(path)
+
+
 def test_dotted_names_are_explained(tmp_path):
     members = [(f"photo_v1.{i}.{e}", b"x") for i in range(3) for e in ("jpg", "txt")]
     path = tar_of(tmp_path / "0.tar", *members)
