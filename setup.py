@@ -53,6 +53,7 @@ setup(
         "peers": ["torch-fidelity>=0.4,<0.5", "clean-fid>=0.1.35,<0.2"],
         "test": [
             *NOTEBOOKS,
+            "hypothesis>=6.130",
             "pytest>=8",
             "pytest-timeout>=2.4",
             "pyyaml>=6",

@@ -142,13 +142,17 @@ def check_data(patterns):
     """Reads the first kilobyte of the first and of the last shard."""
     if not patterns:
         return
+    import os
+
     import fsspec
 
-    from dalle2_jax.data.records import expand
+    from dalle2_jax.data.shard_paths import expand
     from dalle2_jax.errors import Failed
 
     paths = expand(patterns)
     for path in dict.fromkeys((paths[0], paths[-1])):
+        if os.path.isdir(path):
+            continue  # of pictures, which `expand` has listed
         try:
             with fsspec.open(str(path), "rb") as file:
                 found = len(file.read(1024))

@@ -35,7 +35,11 @@ def add_arguments(parser):
     parser.add_argument(
         "captions", nargs="*", help="captions; - reads lines from stdin"
     )
-    parser.add_argument("--captions-file", type=Path, help="a caption per line")
+    parser.add_argument(
+        "--captions-file",
+        type=Path,
+        help="a caption per line, or a .csv with a column text",
+    )
     parser.add_argument("--model", required=True, type=Path, help="model directory")
     parser.add_argument("--out", required=True, type=Path, help="folder for the PNGs")
     add_overwrite(parser)
@@ -276,7 +280,7 @@ def save_embeddings(args, model, wanted, how):
     print(f"{len(z_image)} embeddings in {args.out}/z_i.npy")
 
 
-def captions_of(args):
+def captions_of(args: argparse.Namespace) -> list[str]:
     """The captions of the command line, of a file, or of standard input for a dash.
 
     Raises:
@@ -284,17 +288,15 @@ def captions_of(args):
     """
     import sys
 
-    from dalle2_jax.errors import BadInput
+    from dalle2_jax.data.text import is_blank, lines_of, read_captions, valid
 
-    words = list(args.captions)
+    if args.captions == ["-"]:
+        words = lines_of(sys.stdin.buffer.read(), "standard input")
+    else:
+        words = list(map(valid, args.captions))
     if args.captions_file:
-        try:
-            words += args.captions_file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{args.captions_file} is no text file: {error}.") from error
-    if words == ["-"]:
-        words = [line.strip() for line in sys.stdin]
-    return [word for word in words if word.strip()]
+        words += read_captions(args.captions_file)
+    return [word for word in words if not is_blank(word)]
 
 
 def check(args, captions):
@@ -358,6 +360,7 @@ def given_embeddings(path, chosen, model, count):
     """
     import numpy as np
 
+    from dalle2_jax.data.numpy_files import mapped
     from dalle2_jax.errors import BadInput
 
     if (path is None) != ("prior" in chosen):
@@ -367,11 +370,10 @@ def given_embeddings(path, chosen, model, count):
         )
     if path is None:
         return None, "prior"
-    try:
-        z_image = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no .npy file of numbers ({error}).") from error
+    z_image = mapped(path)
     expected = (count, model.clip.cfg.clip)
     if z_image.shape != expected:
         raise BadInput(f"{path} is {z_image.shape}; the captions need {expected}.")
-    return z_image.astype(np.float32), "image"
+    if z_image.dtype.kind != "f" or not np.isfinite(z_image).all():
+        raise BadInput(f"{path} holds {z_image.dtype}; embeddings are finite floats.")
+    return np.array(z_image, np.float32), "image"

@@ -8,8 +8,8 @@ def add_verb(verbs):
     """Adds `index` to the verbs of `dalle2 data`."""
     parser = verbs.add_parser(
         "index",
-        help="write NAME.tar.idx beside each shard, once for all hosts; part I of N "
-        "with --part I/N",
+        help="write NAME.tar.dalle2.idx beside each shard, once for all hosts; part I "
+        "of N with --part I/N",
     )
     parser.add_argument("data", nargs="+", metavar="PATTERN")
     parser.add_argument("--part", type=part, default=(0, 1), metavar="I/N")
@@ -28,8 +28,8 @@ def index(args):
     """Indexes every N-th shard and keeps the index beside it, remote or not."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from dalle2_jax.data.records import expand
     from dalle2_jax.data.shard_index import publish
+    from dalle2_jax.data.shard_paths import expand
 
     first, count = args.part
     shards = expand(args.data)[first::count]
@@ -46,12 +46,19 @@ def inspect(paths, check):
     check: pictures to decode, 0 for all.
     """
     from dalle2_jax.data.records import ShardSource
+    from dalle2_jax.data.sample_members import REMEDIES
 
     source = ShardSource(paths)
     print(f"shards    {len(source.shards)}")
     print(f"samples   {len(source)} usable, {sum(source.problems.values())} left out")
     for reason, number in sorted(source.problems.items()):
-        print(f"  left out  {number} x {reason}, first {_first(source, reason)}")
+        first = _first([index.problems for index in source.indices], source, reason)
+        print(f"  left out  {number} x {reason}, first {first}")
+    for reason, number in sorted(source.notes.items()):
+        first = _first([index.notes for index in source.indices], source, reason)
+        print(f"  note      {number} captions are {reason}, first {first}")
+    for reason in sorted(REMEDIES.keys() & (source.problems | source.notes).keys()):
+        print(f"  {reason}: {REMEDIES[reason]}")
     _show_pictures(source, check)
     _show_captions(source)
     _show_members(source)
@@ -59,11 +66,10 @@ def inspect(paths, check):
         print(f"  {source.name(i)}  {source.caption(i)!r}")
 
 
-def _first(source, reason):
-    """'SHARD: KEY' of the first sample left out for this reason."""
-    pairs = zip(source.shards, source.indices)
-    shard, index = next(p for p in pairs if reason in p[1].problems)
-    key = index.problems[reason][0]
+def _first(found, source, reason):
+    """'SHARD: KEY' of the first sample of this reason; found: of each shard."""
+    shard, there = next(p for p in zip(source.shards, found) if reason in p[1])
+    key = there[reason][0]
     return f"{shard}: {key}" if key else shard
 
 

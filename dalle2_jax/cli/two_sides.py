@@ -212,8 +212,9 @@ def reference_of(args, main, data):
     A file of statistics may hold pictures too (ADM's): its moments are Inception's, so
     that for other features they are left aside.
     """
+    from dalle2_jax.data.numpy_files import arrays_of
     from dalle2_jax.errors import BadInput
-    from dalle2_jax.evaluate.pictures import array_pictures, arrays_of
+    from dalle2_jax.evaluate.pictures import array_pictures
 
     if args.reference is None:
         return data, None
@@ -257,7 +258,8 @@ def drawn(args, protocol, model, data):
 
 def captions_for(args, n, data):
     """Captions of the samples: COCO's, of --captions, or of --data; or None."""
-    from dalle2_jax.evaluate.coco import coco_captions, read_captions
+    from dalle2_jax.data.text import read_captions
+    from dalle2_jax.evaluate.coco import coco_captions
 
     if is_coco(args):
         return coco_captions(args.data[0], n, args.captions)

@@ -1,7 +1,6 @@
 """The index of one part of a folder of embeddings: its usable rows and captions."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dalle2_jax.data import index_files
+from dalle2_jax.data.numpy_files import mapped
 from dalle2_jax.data.shard_index import beside, cached
+from dalle2_jax.data.text import decode, is_blank, valid
 from dalle2_jax.errors import BadInput
 
-VERSION = 1
+VERSION = 2
 CHUNK = 8192  # rows looked at together
 CAPTIONS = ("caption", "TEXT", "text", "Caption")  # columns, the first there is
-WRITE = 0o222  # permission bits
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
 REASONS = ("", "all-zero row", "value that is not finite", "no caption")
 
 
@@ -41,18 +43,13 @@ class PartIndex(NamedTuple):
     problems: dict
 
 
-def open_rows(path):
+def open_rows(path: Path) -> np.ndarray:
     """The array of a .npy file, float [n, width], memory-mapped.
 
     Raises:
         BadInput: it is cut off, or holds anything else.
     """
-    try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(
-            f"{path} is no readable .npy file ({error}); write it again."
-        ) from error
+    rows = mapped(path)
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise BadInput(
             f"{path} holds {rows.dtype} {list(rows.shape)}; embeddings are floats "
@@ -61,7 +58,7 @@ def open_rows(path):
     return rows
 
 
-def index_of_part(part):
+def index_of_part(part: Part) -> PartIndex:
     """The index of a part, from beside it, from the cache, or built now.
 
     Raises:
@@ -69,19 +66,19 @@ def index_of_part(part):
     """
     stamp = _stamp(part)
     places = beside(part.image), cached(part.image)
+    count = len(open_rows(part.image))
     for place in places:
         found = _load(place, stamp)
-        if found is not None:
+        if found is not None and found.rows.max(initial=-1) < count:
             return found
     made = build_table(part)
     made = made.replace_schema_metadata({**made.schema.metadata, b"stamp": stamp})
-    for place in places:
-        if _save(place, made):
-            break
+    whole = _packed(made)
+    any(index_files.save(place, whole) for place in places)
     return _from_table(made)
 
 
-def build_table(part):
+def build_table(part: Part) -> pa.Table:
     """Reads all embeddings and captions of a part.
 
     Returns:
@@ -96,8 +93,7 @@ def build_table(part):
     if text is not None:
         fault = np.maximum(fault, _fault(_norms(text)))
     if captions is not None:
-        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(captions)), 0)
-        blank = blank.to_numpy(zero_copy_only=False)
+        blank = np.fromiter(map(is_blank, captions.to_pylist()), bool, len(captions))
         fault = np.where((fault == 0) & blank, REASONS.index("no caption"), fault)
     rows = np.flatnonzero(fault == 0)
     columns = {"row": pa.array(rows, pa.int64())}
@@ -126,7 +122,23 @@ def _captions(path):
         raise BadInput(
             f"{path} is no readable parquet file of captions ({error}); write it again."
         ) from error
-    return pc.fill_null(found, "")
+    return _as_text(pc.fill_null(found, ""))
+
+
+def _as_text(found):
+    """Arrow strings as valid Unicode without NUL; writers do not always check."""
+    if _is_valid(found) and not pc.any(pc.match_substring(found, "\0")).as_py():
+        return found
+    raw = found.cast(pa.large_binary()).to_pylist()
+    return pa.array([valid(decode(data).text) for data in raw], pa.large_string())
+
+
+def _is_valid(found):
+    try:
+        found.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _check_lengths(files):
@@ -173,28 +185,22 @@ def _from_table(table):
 def _load(place, stamp):
     """An index that was saved for this stamp, memory-mapped, else None."""
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(place))).read_all()
+        whole = pa.memory_map(str(place)).read_buffer()
+        index = index_files.unpacked(memoryview(whole))
+        if index is None:
+            return None
+        table = pa.ipc.open_file(pa.py_buffer(index)).read_all()
+        table.validate(full=True)
         if table.schema.metadata[b"stamp"].decode() != stamp:
             return None
         return _from_table(table)
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return None
 
 
-def _save(place, table):
-    """Writes a table whole or not at all; False where the folder is read-only."""
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.parent.stat().st_mode & WRITE:
-            return False  # meant to stay as it is, even where root could write
-        with (
-            pa.OSFile(str(draft), "wb") as out,
-            pa.ipc.new_file(out, table.schema) as file,
-        ):
-            file.write_table(table)
-        draft.replace(place)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        return False
-    return True
+def _packed(table):
+    """The bytes of a table as an Arrow file."""
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_file(out, table.schema) as file:
+        file.write_table(table)
+    return out.getvalue().to_pybytes()

@@ -4,7 +4,7 @@
 
 Row k of the three files of a part is one sample; text embeddings, captions or both
 accompany the image embeddings. The files may also lie in the folder itself. What is
-usable is found in one pass and kept beside each part as NAME.npy.idx, an Arrow file.
+usable is found in one pass and kept beside each part as NAME.npy.dalle2.idx.
 """
 
 import re
@@ -48,12 +48,12 @@ class Row(NamedTuple):
     caption: str | None
 
 
-def is_embeddings(path):
+def is_embeddings(path: str | Path) -> bool:
     """Whether a path is a local folder with image embeddings."""
     return isinstance(path, str | Path) and bool(_numbered(Path(path), "image"))
 
 
-def parts_of(folder):
+def parts_of(folder: str | Path) -> list[Part]:
     """The parts of a folder, by number.
 
     Raises:
@@ -80,12 +80,23 @@ def parts_of(folder):
 
 
 def _numbered(folder, kind):
-    """{number: path} of the files of one kind, in their own folder or this one."""
+    """{number: path} of the files of one kind, in their own folder or this one.
+
+    Raises:
+        BadInput: two files have one number.
+    """
     name, ending = KINDS[kind]
     pattern = re.compile(rf"{name}_(\d+)\.{ending}")
     paths = [*folder.glob(f"{name}/{name}_*"), *folder.glob(f"{name}_*")]
-    matches = ((pattern.fullmatch(path.name), path) for path in paths)
-    return {int(match[1]): path for match, path in matches if match}
+    matches = ((pattern.fullmatch(path.name), path) for path in sorted(paths))
+    found = {}
+    for number, path in ((int(match[1]), path) for match, path in matches if match):
+        other = found.setdefault(number, path)
+        if other != path:
+            raise BadInput(
+                f"{other} and {path} are both part {number}; rename or remove one."
+            )
+    return found
 
 
 class EmbeddingSource(Sequence):

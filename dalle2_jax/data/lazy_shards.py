@@ -2,8 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from dalle2_jax.data.records import expand
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
+from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
 
 SHIFT = 32  # a record is its shard's number and its row in it

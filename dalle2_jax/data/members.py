@@ -1,7 +1,5 @@
 """Tar shards whose samples hold their own z_i, in a member KEY.npy or the like."""
 
-import io
-
 import numpy as np
 
 from dalle2_jax.data.batches import (
@@ -12,13 +10,14 @@ from dalle2_jax.data.batches import (
     watch,
 )
 from dalle2_jax.data.embeddings import UNIT, Encoded
+from dalle2_jax.data.numpy_files import array_in
 from dalle2_jax.data.skipped import Skipped
 from dalle2_jax.errors import BadInput
 
 FIRST = 100  # samples of a shard in which a good one must be found
 
 
-def embedding_of(data, width=0):
+def embedding_of(data: bytes, width: int = 0) -> np.ndarray:
     """The vector in the bytes of a .npy file: float32 [width].
 
     Args:
@@ -30,8 +29,8 @@ def embedding_of(data, width=0):
             verb, for the name of the sample to stand before it.
     """
     try:
-        z = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        z = array_in(data)
+    except ValueError as error:
         raise BadInput("holds an embedding that is no .npy file.") from error
     if z.dtype.kind != "f" or z.size != max(z.shape, default=0):
         raise BadInput(f"holds {z.dtype} {list(z.shape)}, which is no embedding.")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dalle2_jax.data.shard_reader import Record
+from dalle2_jax.data.text import decode, is_blank, trimmed, valid
 from dalle2_jax.errors import BadInput
 
 PREFIX = "tfds:"
@@ -86,7 +87,8 @@ class PreparedSource(Sequence):
     def _caption(self, value):
         if self.labels:
             return f"a photo of {_with_article(self.labels[int(value)])}"
-        return next(filter(None, map(str.strip, _texts(value))), "")
+        said = map(trimmed, _texts(value))
+        return next((text for text in said if not is_blank(text)), "")
 
     def caption(self, i):
         """The caption of sample i; "" where it has none."""
@@ -100,9 +102,9 @@ class PreparedSource(Sequence):
 def _texts(value):
     """The strings in what a feature of text, or a sequence of them, gives."""
     if isinstance(value, bytes):
-        yield value.decode("utf-8", "replace")
+        yield decode(value).text
     elif isinstance(value, str):
-        yield value
+        yield valid(value)
     elif isinstance(value, dict):
         yield from _texts(value["text"])
     elif np.ndim(value) == 0:

@@ -1,79 +1,17 @@
-"""Tar shards as one long list of captioned pictures that can be read at any place."""
+"""Shards as one long list of captioned pictures that can be read at any place."""
 
-import glob
-import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import fsspec
 import numpy as np
 
+from dalle2_jax.data.sample_members import EMPTY, NO_PICTURE, NO_TAR, REMEDIES
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
-from dalle2_jax.data.shard_index import is_url
+from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
-from dalle2_jax.data.tar_members import EMPTY, NO_TAR
 from dalle2_jax.errors import BadInput
 
-BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
-MOST_SHARDS = 1_000_000
-
-
-def expand_braces(pattern):
-    """'a{00..02}{x,y}' -> ['a00x', 'a00y', 'a01x', ...]; without braces, itself."""
-    found = BRACES.search(pattern)
-    if not found:
-        return [pattern]
-    span = RANGE.fullmatch(found[1])
-    if span:
-        low, high = int(span[1]), int(span[2])
-        if not 0 <= high - low < MOST_SHARDS:
-            raise BadInput(f"{{{found[1]}}} in {pattern} is no usable range.")
-        choices = [f"{i:0{len(span[1])}d}" for i in range(low, high + 1)]
-    else:
-        choices = found[1].split(",")
-    head, tail = pattern[: found.start()], pattern[found.end() :]
-    return [head + c + rest for c in choices for rest in expand_braces(tail)]
-
-
-def _matches(pattern):
-    """The shards that one pattern without braces names, sorted."""
-    wild = any(letter in pattern for letter in "*?[")
-    if is_url(pattern):
-        if not wild:
-            return [pattern]
-        fs, path = fsspec.core.url_to_fs(pattern)
-        return sorted(fs.unstrip_protocol(p) for p in fs.glob(path))
-    pattern = os.path.expanduser(pattern)
-    if os.path.isdir(pattern):
-        return sorted(str(p) for p in Path(pattern).glob("*.tar"))
-    if wild:
-        return sorted(glob.glob(pattern, recursive=True))
-    if not os.path.exists(pattern):
-        raise BadInput(f"There is no shard {pattern}; check the data pattern.")
-    return [pattern]
-
-
-def expand(paths):
-    """Shard paths from a pattern or a list of patterns.
-
-    A pattern is a tar file, a folder of them, a glob, or has braces
-    ('shards/{00000..00099}.tar'); 'gs://' and other URLs go through fsspec.
-
-    Raises:
-        BadInput: a named shard is not there, or nothing matches.
-    """
-    patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    named = [p for pattern in patterns for p in expand_braces(os.fspath(pattern))]
-    shards = [shard for pattern in named for shard in _matches(pattern)]
-    if not shards:
-        said = ", ".join(map(str, patterns))
-        raise BadInput(
-            f"No tar shard matches {said or 'an empty list'}; check the path."
-        )
-    return list(dict.fromkeys(shards))
+MOST_KINDS = 8  # extensions that a message names
 
 
 class ShardSource(Sequence):
@@ -84,6 +22,7 @@ class ShardSource(Sequence):
     Attributes:
         shards: their paths. indices: their ShardIndex, of the samples that are used.
         problems: reason -> number of samples (or shards) that were left out.
+        notes: reason -> number of samples that are used all the same.
         dropped: filter -> number of samples that it keeps out.
 
     Args:
@@ -107,10 +46,14 @@ class ShardSource(Sequence):
             {reason: len(keys) for reason, keys in index.problems.items()}
             for index in self.indices
         )
+        self.notes = _total(
+            {reason: len(keys) for reason, keys in index.notes.items()}
+            for index in self.indices
+        )
         self.dropped = _total(one.dropped for one in found)
         check_fields(rules_of(keep), frozenset().union(*(one.fields for one in found)))
         if not len(self):
-            raise BadInput(_nothing(self.shards, self.problems | self.dropped))
+            raise BadInput(_nothing(self, self.problems | self.dropped))
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k != "indices"}
@@ -183,15 +126,22 @@ def _total(counts):
     return total
 
 
-def _nothing(shards, reasons):
+def _nothing(source, reasons):
     """One sentence on why not a single sample can be used."""
+    shards = source.shards
     said = ", ".join(f"{reason}: {n}" for reason, n in reasons.items())
     if len(shards) == 1 and NO_TAR in reasons:
         return (
             f"{shards[0]} is no tar file; shards are uncompressed tars of KEY.jpg or "
-            ".png, KEY.txt and KEY.json."
+            ".png, KEY.txt and KEY.json, or folders of such files."
         )
     if len(shards) == 1 and EMPTY in reasons:
         return f"The shard {shards[0]} is empty; remove it or make it again."
     others = f" and {len(shards) - 1} others" if len(shards) > 1 else ""
-    return f"No usable sample in {shards[0]}{others} ({said})."
+    if NO_PICTURE in reasons:
+        kinds = sorted({k for index in source.indices for k in index.kinds.tolist()})
+        there = [f".{kind}" for kind in kinds[:MOST_KINDS]]
+        said += f"; other members: {', '.join(there) or 'none'}"
+    remedies = [REMEDIES[reason] for reason in reasons if reason in REMEDIES]
+    todo = f": {'; '.join(remedies)}" if remedies else ""
+    return f"No usable sample in {shards[0]}{others} ({said}){todo}."

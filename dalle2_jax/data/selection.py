@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dalle2_jax.data.sample_members import DOTTED, NO_PICTURE, PICTURES
 from dalle2_jax.errors import BadInput
 
 NEED = ("picture", "caption")
@@ -108,7 +109,7 @@ def select(index, need=NEED, rules=()):
     for thing in need:
         lacks = good & ~_has(index, thing)
         if lacks.any():
-            problems[f"no {thing}"] = index.keys[lacks].tolist()
+            problems |= _reasons(index, thing, lacks)
         good &= ~lacks
     dropped = {}
     for rule in rules:
@@ -120,6 +121,22 @@ def select(index, need=NEED, rules=()):
         good &= ~absent & ~fails
     chosen = index.take(np.flatnonzero(good))._replace(problems=problems)
     return Selected(chosen, dropped, frozenset(index.names.tolist()))
+
+
+def _reasons(index, thing, lacks):
+    """{reason: keys} of the samples that lack something.
+
+    A name with two dots, photo_v1.0.jpg, is one reason why a sample has no picture.
+    """
+    if thing != "picture":
+        return {f"no {thing}": index.keys[lacks].tolist()}
+    dotted = np.zeros(len(index.keys), bool)
+    for kind in index.kinds.tolist():
+        _, dot, ending = kind.rpartition(".")
+        if dot and ending in PICTURES:
+            dotted |= index.having(kind)
+    parts = {DOTTED: lacks & dotted, NO_PICTURE: lacks & ~dotted}
+    return {why: index.keys[of].tolist() for why, of in parts.items() if of.any()}
 
 
 def _has(index, thing):

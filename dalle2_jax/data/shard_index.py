@@ -1,16 +1,15 @@
 """The index of a tar shard: where its samples lie and which ones are broken.
 
-Built in one pass over the tar and kept beside it as NAME.idx, or in the cache folder
-where the shard's folder cannot be written. It holds for one size and time of the file.
-A remote shard's index is looked for beside it and kept in the cache folder;
-`dalle2 data index` writes it beside the shard once, for all hosts.
+Built in one pass over the tar and kept beside it as NAME.dalle2.idx, or in the cache
+folder where the shard's folder cannot be written or holds something else of that name.
+It holds for one size and time of the file. The index of a remote shard, or of a folder
+of pictures, is looked for beside it and kept in the cache folder; `dalle2 data index`
+writes it beside the shard once, for all hosts.
 """
 
 import hashlib
 import json
 import os
-import secrets
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -20,17 +19,19 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from dalle2_jax.data import index_files
+from dalle2_jax.data.picture_folder import contents_of_folder, folder_stamp
+from dalle2_jax.data.sample_members import MOST_OTHER, PICTURES
 from dalle2_jax.data.tar_members import contents_of
 from dalle2_jax.errors import BadInput
 
-VERSION = 3
-PICTURES = ("jpg", "jpeg", "png", "webp")
+VERSION = 4
 ABSENT = (-1, 0)
 MOST_FIELDS = 64
-WRITE = 0o222  # permission bits
+ENDING = ".dalle2.idx"  # NAME.idx is taken by other programs
 STRINGS = ("keys", "names", "kinds")
 ARRAYS = ("captioned", "fields", "others")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, SafetensorError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 class ShardIndex(NamedTuple):
@@ -46,6 +47,8 @@ class ShardIndex(NamedTuple):
     others: np.ndarray  # int64 [m, 4]: row, kind, offset, length; sorted
     kinds: np.ndarray  # str [k]: extensions of the other members
     problems: dict  # reason -> [key, ...] of what was left out, "" for the shard
+    notes: dict  # the same of what is used all the same
+    stamp: str = ""  # what the shard was recognised by; see `stamp_of`
 
     def member(self, row, extension):
         """The span of any member besides picture, text and JSON."""
@@ -84,12 +87,12 @@ class ShardIndex(NamedTuple):
         )
 
 
-def is_url(path):
+def is_url(path: str | Path) -> bool:
     """Whether fsspec and not the file system reads this path."""
     return "://" in str(path)
 
 
-def index_of(path):
+def index_of(path: str | Path) -> ShardIndex:
     """The index of a shard, from beside it, from the cache, or built now.
 
     Raises:
@@ -100,47 +103,75 @@ def index_of(path):
         found = _load(place, stamp)
         if found is not None:
             return found
-    made = build_index(path)
-    places = (cached(path),) if is_url(path) else (beside(path), cached(path))
+    made = build_index(path)._replace(stamp=stamp)
     if len(made.keys):
-        any(_save(place, stamp, made) for place in places)
+        whole = _packed(stamp, made)
+        any(index_files.save(place, whole) for place in _own_places(path))
     return made
 
 
-def publish(path):
+def _own_places(path):
+    """Where an index is kept unasked, the best place first."""
+    if is_url(path) or os.path.isdir(path):
+        return (cached(path),)
+    return beside(path), cached(path)
+
+
+def publish(path: str | Path) -> ShardIndex:
     """Writes the index of a shard beside it, remote or not; returns the index.
 
     Raises:
-        BadInput: the shard cannot be read, or its folder not be written.
+        BadInput: the shard cannot be read, its folder not be written, or something
+            else lies at the place of the index.
     """
-    index, stamp = index_of(path), stamp_of(path)
-    if _load(beside(path), stamp) is None:
-        try:
-            with fsspec.open(str(beside(path)), "wb") as out:
-                out.write(_packed(stamp, index))
-        except OSError as error:
+    index, stamp, place = index_of(path), stamp_of(path), beside(path)
+    if _load(place, stamp) is not None:
+        return index
+    try:
+        if _is_taken(place):
             raise BadInput(
-                f"{beside(path)} cannot be written ({error}); mend the permissions."
-            ) from error
+                f"{place} is no index of dalle2_jax and is left alone; move it away."
+            )
+        with fsspec.open(str(place), "wb") as out:
+            out.write(index_files.packed(_packed(stamp, index)))
+    except OSError as error:
+        raise BadInput(
+            f"{place} cannot be written ({error}); mend the permissions."
+        ) from error
     return index
 
 
-def beside(path):
+def _is_taken(place):
+    """Whether something that is no index of ours lies at a Path or URL."""
+    if isinstance(place, Path):
+        return index_files.is_taken(place)
+    try:
+        with fsspec.open(place, "rb") as file:
+            return not index_files.is_ours(file.read(index_files.HEAD))
+    except FileNotFoundError:
+        return False
+
+
+def beside(path: str | Path) -> str | Path:
     """Where the index of a shard is kept: a Path, or a URL."""
-    return f"{path}.idx" if is_url(path) else Path(f"{path}.idx")
+    if is_url(path):
+        return f"{path}{ENDING}"
+    return Path(path, ENDING) if os.path.isdir(path) else Path(f"{path}{ENDING}")
 
 
-def cached(path):
+def cached(path: str | Path) -> Path:
     """Where it is kept when the shard's own folder cannot be written."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     whole = str(path) if is_url(path) else os.path.abspath(path)
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:24]
+    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:24]
     return Path(root) / "dalle2_jax" / f"{digest}.idx"
 
 
-def stamp_of(path):
+def stamp_of(path: str | Path) -> str:
     """What a shard is recognised by: size and time of change."""
     try:
+        if os.path.isdir(path):
+            return f"{VERSION} {folder_stamp(path)}"
         if not is_url(path):
             state = os.stat(path)
             return f"{VERSION} {state.st_size} {state.st_mtime_ns}"
@@ -158,59 +189,84 @@ def _load(place, stamp):
     """An index that was saved for this stamp, else None."""
     try:
         with fsspec.open(str(place), "rb") as file:
-            saved = load(file.read())
-        about = json.loads(saved.pop("about").tobytes())
-        if about["stamp"] != stamp or about["check"] != _check(saved):
+            whole = index_files.unpacked(memoryview(file.read()))
+        if whole is None:
             return None
+        saved = load(bytes(whole))
+        about = json.loads(saved.pop("about").tobytes())
+        if about["stamp"] != stamp:
+            return None
+        return _unpacked(saved, about)
     except DAMAGED:
         return None
+
+
+def _unpacked(saved, about):
+    """The ShardIndex in an index file. Raises ValueError where its parts do not fit."""
     pictures, texts, metas = np.moveaxis(saved["spans"], 1, 0)
-    strings = {name: np.array(about[name], np.str_) for name in STRINGS}
-    arrays = {name: saved[name] for name in ARRAYS}
-    return ShardIndex(
+    found = ShardIndex(
         pictures=pictures,
         texts=texts,
         metas=metas,
         problems=about["problems"],
-        **strings,
-        **arrays,
+        notes=about["notes"],
+        stamp=about["stamp"],
+        **{name: np.array(about[name], np.str_) for name in STRINGS},
+        **{name: saved[name] for name in ARRAYS},
     )
+    _check(found, saved["spans"])
+    return found
 
 
-def _check(arrays):
-    """A sum over the bytes of arrays by name."""
-    return zlib.crc32(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
+def _check(found, spans):
+    """Refuses an index whose parts do not fit together. Raises ValueError."""
+    n, others = len(found.keys), found.others
+    shapes = {
+        "keys": (n,),
+        "pictures": (n, 2),
+        "captioned": (n,),
+        "fields": (n, len(found.names)),
+        "names": (len(found.names),),
+        "others": (len(others), 4),
+        "kinds": (len(found.kinds),),
+    }
+    wrong = [n for n, shape in shapes.items() if getattr(found, n).shape != shape]
+    kinds = (spans, others, found.captioned, found.fields)
+    if wrong or "".join(array.dtype.kind for array in kinds) != "iibf":
+        raise ValueError(f"arrays of another shape or kind ({wrong})")
+    places = np.concatenate([spans.reshape(-1, 2), others[:, 2:]])
+    tops = (2**62, MOST_OTHER + 1)
+    rows, tops_of = others[:, :2], (n, len(found.kinds))
+    if not _within(places, (-1, 0), tops) or not _within(rows, (0, 0), tops_of):
+        raise ValueError("a member that lies nowhere, or is of no sample or kind")
+    listed = [
+        keys for reasons in (found.problems, found.notes) for keys in reasons.values()
+    ]
+    if not all(isinstance(key, str) for keys in listed for key in keys):
+        raise ValueError("a problem without a key")
+
+
+def _within(pairs, low, top):
+    """Whether int [m, 2] lie from `low` to below `top`, which has a bound for each."""
+    return bool(((pairs >= low) & (pairs < top)).all())
 
 
 def _packed(stamp, index):
-    """The bytes of an index file: safetensors, with a JSON text among the arrays."""
+    """The bytes of an index: safetensors, with a JSON text among the arrays."""
     spans = np.stack([index.pictures, index.texts, index.metas], axis=1)
     arrays = {name: getattr(index, name) for name in ARRAYS} | {"spans": spans}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about = {name: getattr(index, name).tolist() for name in STRINGS}
-    about |= {"stamp": stamp, "problems": index.problems, "check": _check(arrays)}
+    about |= {"stamp": stamp, "problems": index.problems, "notes": index.notes}
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     return save({**arrays, "about": text})
 
 
-def _save(place, stamp, index):
-    """Writes the index whole or not at all; False where the folder is read-only."""
-    part = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.parent.stat().st_mode & WRITE:
-            return False  # meant to stay as it is, even where root could write
-        part.write_bytes(_packed(stamp, index))
-        part.replace(place)
-    except OSError:
-        part.unlink(missing_ok=True)
-        return False
-    return True
-
-
-def build_index(path):
+def build_index(path: str | Path) -> ShardIndex:
     """Reads every header of a shard, its captions and JSON members. See `index_of`."""
     try:
+        if os.path.isdir(path):
+            return _arranged(contents_of_folder(path))
         with fsspec.open(str(path), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -243,6 +299,7 @@ def _arranged(contents):
         np.array(others, np.int64).reshape(-1, 4),
         np.array(kinds, np.str_),
         contents.problems,
+        contents.notes,
     )
 
 

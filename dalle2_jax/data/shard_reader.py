@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import fsspec
 
+from dalle2_jax.data.picture_folder import FolderReader, changed, listing_of
+from dalle2_jax.data.sample_members import parsed
 from dalle2_jax.data.selection import NEED, rules_of, select
-from dalle2_jax.data.shard_index import ABSENT, index_of, is_url
-from dalle2_jax.data.tar_members import parsed
+from dalle2_jax.data.shard_index import ABSENT, VERSION, index_of, is_url
+from dalle2_jax.data.text import decode, is_blank, trimmed, valid
 from dalle2_jax.errors import Failed
 
 MOST_FILES = 256  # open at once
@@ -31,15 +33,19 @@ class Record(NamedTuple):
     shard: str
 
 
-def field_of(meta, path):
-    """What a dotted path leads to as text; "" where that is no text and no number."""
+def field_of(meta: dict, path: str) -> str:
+    """What a dotted path leads to as text; "" where that is blank, or no text and no
+    number."""
     found = meta
     for name in path.split("."):
         if isinstance(found, list) and name.isdigit() and int(name) < len(found):
             found = found[int(name)]
         else:
             found = found.get(name) if isinstance(found, dict) else None
-    return str(found).strip() if isinstance(found, str | int | float) else ""
+    if not isinstance(found, str | int | float):
+        return ""
+    text = trimmed(valid(str(found)))
+    return "" if is_blank(text) else text
 
 
 class _Local:
@@ -124,7 +130,16 @@ class ShardReader:
 
     def _file(self, shard):
         path = self.shards[shard]
+        if os.path.isdir(path):
+            return self._folder(shard, path)
         return _Remote(path) if is_url(path) else _Local(path)
+
+    def _folder(self, shard, path):
+        """The reader of a folder, whose spans hold for one listing of its files."""
+        listing = listing_of(path)
+        if self.index(shard).stamp != f"{VERSION} {listing.stamp}":
+            raise changed(path)
+        return FolderReader(path, listing)
 
     def __getstate__(self):
         names = ("shards", "need", "keep", "said", "most")
@@ -168,8 +183,9 @@ class ShardReader:
             text = self.member(shard, row, self.said)
         else:
             text = self._read(shard, self.index(shard).texts[row])
-        if text:
-            return text.decode("utf-8", errors="replace").strip()
+        text = trimmed(decode(text or b"").text)
+        if not is_blank(text):
+            return text
         meta = self._meta(shard, row) if meta is None else meta
         return field_of(meta, self.said or "caption")
 

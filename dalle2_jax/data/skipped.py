@@ -1,9 +1,10 @@
 """What is left out of the data, by reason, and when there is too much of it."""
 
 import json
+import logging
 import threading
 
-from dalle2_jax.data.tar_members import parsed
+from dalle2_jax.data.sample_members import parsed
 from dalle2_jax.errors import BadInput
 
 LEAST_BAD = 10  # so many broken samples are borne whatever their share
@@ -22,7 +23,7 @@ class Skipped:
         self.bad, self.path = bad, path
         self.names, self.tried, self.lock = {}, 0, threading.Lock()
         self._written = _lines_of(path)
-        self._shards, self._broken = set(), set()
+        self._shards, self._broken, self._told = set(), set(), set()
 
     def good(self, count):
         """Notes samples that are well."""
@@ -50,12 +51,13 @@ class Skipped:
             )
 
     def _shard(self, name, index):
-        """Logs, once, what the index of a shard leaves out."""
+        """Logs, once, what the index of a shard leaves out, and what it notes."""
         with self.lock:
             if name in self._shards:
                 return
             self._shards.add(name)
-            pairs = [(r, key) for r, keys in index.problems.items() for key in keys]
+            reasons = [*index.problems.items(), *index.notes.items()]
+            pairs = [(r, key) for r, keys in reasons for key in keys]
             self._write([(name, key, reason) for reason, key in pairs])
 
     def shards(self, shards, indices):
@@ -69,6 +71,7 @@ class Skipped:
             self._shard(name, index)
             for reason, keys in index.problems.items():
                 found.setdefault(reason, []).extend((name, key) for key in keys)
+        self._warn(shards, indices)
         count = sum(map(len, found.values()))
         total = count + sum(len(index.keys) for index in indices)
         if self._too_many(count, total):
@@ -78,6 +81,23 @@ class Skipped:
                 f"{count} of {total} samples cannot be used, most of them for "
                 f"'{reason}', first {first}; mend the shards or raise data.bad, the "
                 "share that is borne."
+            )
+
+    def _warn(self, shards, indices):
+        """Says once for each kind which shards are not whole, which texts not UTF-8."""
+        found = {}
+        for name, index in zip(shards, indices):
+            for reason, keys in index.notes.items():
+                places = [f"{name}: {key}" for key in keys]
+                found.setdefault(f"captions: {reason}", []).extend(places)
+            for reason, keys in index.problems.items():
+                if "" in keys:  # the shard itself
+                    found.setdefault(f"shards: {reason}", []).append(str(name))
+        for reason in found.keys() - self._told:
+            self._told.add(reason)
+            places = found[reason]
+            logging.getLogger(__name__).warning(
+                "%d %s, first %s", len(places), reason, places[0]
             )
 
     def worst(self):
@@ -105,5 +125,5 @@ def _lines_of(path):
     """The (shard, key, reason) of each whole line of a file that may not be there."""
     if path is None or not path.is_file():
         return set()
-    fields = map(parsed, path.read_text(encoding="utf-8").splitlines())
+    fields = map(parsed, path.read_bytes().split(b"\n"))
     return {tuple(line.values()) for line in fields if line}

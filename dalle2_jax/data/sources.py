@@ -6,10 +6,11 @@ from itertools import islice
 from pathlib import Path
 
 from dalle2_jax.data.lazy_shards import LazyShards
-from dalle2_jax.data.records import ShardSource, expand
+from dalle2_jax.data.records import ShardSource
 from dalle2_jax.data.selection import NEED
 from dalle2_jax.data.shapes import world_of
 from dalle2_jax.data.shard_index import index_of
+from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.errors import BadInput
 
 DEFAULT = "shapes:simple"
@@ -23,7 +24,7 @@ def open_shards(paths, data, share=(0, 1), meet=None, need=NEED):
     """The samples of tar shards: ShardSource, or LazyShards where data.index says so.
 
     Args:
-        paths: as in `records.expand`.
+        paths: as in `shard_paths.expand`.
         data: has index ("auto": lazy above MANY shards), keep and caption.
         share: number of this process and of all; each indexes its part of the shards.
         meet: called with a name when it has; waits for the other processes.

@@ -39,7 +39,8 @@ def measure(source, tokenizer, data, batch, rounds, cores=1):
         BARE: lambda turn: _bare(images, data.size),
         OURS: lambda turn: _ours(source, tokenizer, data, batch, count, turn),
     }
-    if importlib.util.find_spec("webdataset"):
+    plain = not os.path.isdir(source.shards[0])  # webdataset reads tars alone
+    if plain and importlib.util.find_spec("webdataset"):
         ways[THEIRS] = lambda turn: _theirs(source, tokenizer, data, batch, count)
     clock = time.perf_counter if data.workers else time.process_time
     found = {name: [] for name in ways}

@@ -19,6 +19,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from dalle2_jax.data.merges import learn_merges
+from dalle2_jax.data.text import is_blank
 from dalle2_jax.errors import BadInput
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -195,7 +196,7 @@ class Tokenizer:
 
     def check(self, caption):
         """Refuses an empty caption. Raises BadInput, which begins with a verb."""
-        if not caption:
+        if is_blank(caption):
             raise BadInput("has no caption.")
 
     def encode(self, captions, context):

@@ -10,9 +10,9 @@ import numpy as np
 
 from dalle2_jax.components import FLOATS
 from dalle2_jax.convert.containers import read_state
+from dalle2_jax.data.numpy_files import arrays_of
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.clip_score import unit
-from dalle2_jax.evaluate.pictures import arrays_of
 
 STRENGTHS = 10.0 ** np.arange(-4, 5)  # of the ridge, times n; the best one is taken
 LAYER = ("weight", "bias")

@@ -5,11 +5,11 @@ JSON beside val2014/); a caption file with the columns image_id and text takes t
 place of the JSON's captions. The reference is every picture of val2014.
 """
 
-import csv
 import hashlib
 from pathlib import Path
 
 from dalle2_jax.components import read_json
+from dalle2_jax.data.text import is_blank, read_rows, trimmed, valid
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.pictures import folder_pictures
 
@@ -75,7 +75,7 @@ def annotations(folder):
     )
 
 
-def from_annotations(path):
+def from_annotations(path: str | Path) -> list[tuple[int, str]]:
     """[(image number, caption)] of the JSON, in the fixed order."""
     found = read_json(path, RELEASED).get("annotations")
     first = {}
@@ -83,7 +83,8 @@ def from_annotations(path):
         for entry in found:
             known = first.get(entry["image_id"], entry)
             first[entry["image_id"]] = min(known, entry, key=lambda one: one["id"])
-        pairs = [(int(i), " ".join(one["caption"].split())) for i, one in first.items()]
+        said = {i: valid(one["caption"]).split() for i, one in first.items()}
+        pairs = [(int(i), " ".join(words)) for i, words in said.items()]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise BadInput(
             f"{path} has no annotations of image_id, id and caption; {RELEASED}."
@@ -93,44 +94,14 @@ def from_annotations(path):
     )
 
 
-def from_table(path):
-    """[(image number, caption)] of a CSV file with the columns image_id and text."""
-    rows = read_rows(path, COLUMNS)
+def from_table(path: str | Path) -> list[tuple[int, str]]:
+    """[(image number, caption)] of a CSV file with the columns image_id and text.
+
+    Rows with a blank caption are left out.
+    """
+    number, text = COLUMNS
+    rows = [row for row in read_rows(path, COLUMNS) if not is_blank(row[text])]
     try:
-        return [(int(row[COLUMNS[0]]), row[COLUMNS[1]]) for row in rows]
+        return [(int(row[number]), trimmed(row[text])) for row in rows]
     except ValueError as error:
         raise BadInput(f"{path}: image_id must be whole numbers ({error}).") from error
-
-
-def read_rows(path, columns):
-    """The rows of a CSV file as dicts.
-
-    Raises:
-        BadInput: it cannot be read or lacks a column; says what it has.
-    """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} is no readable CSV file ({error}).") from error
-    have = reader.fieldnames or []
-    missing = [name for name in columns if name not in have]
-    if missing:
-        raise BadInput(
-            f"{path} has no column {missing[0]}; its first line names "
-            f"{', '.join(have) or 'nothing'}."
-        )
-    if any(row[name] is None for row in rows for name in columns):
-        raise BadInput(f"{path} has a row that is cut short; export it again.")
-    return rows
-
-
-def read_captions(path):
-    """The captions of a text file, one a line, or of a CSV file's column text."""
-    if Path(path).suffix.lower() == ".csv":
-        return [row["text"] for row in read_rows(path, ("text",))]
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is no readable text file ({error}).") from error

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dalle2_jax.data.images import read_image
+from dalle2_jax.data.text import read_rows
 from dalle2_jax.errors import BadInput
 
 QUESTIONS = {
@@ -124,14 +125,8 @@ def read_answers(path, pairs):
 
 def _lines(path):
     """(number, pair, answer) of the lines that have an answer."""
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read as answers ({error}).") from error
-    if rows and (lacking := [c for c in COLUMNS if c not in rows[0]]):
-        raise BadInput(f"{path} has no column `{lacking[0]}`; keep the first line.")
-    answers = [(row["answer"] or "").strip().lower() for row in rows]
+    rows = read_rows(path, COLUMNS)
+    answers = [row["answer"].strip().lower() for row in rows]
     lines = enumerate(zip(rows, answers), 2)
     return [(i, row["pair"], answer) for i, (row, answer) in lines if answer]
 

@@ -7,7 +7,6 @@ once; all metrics see the same bytes.
 import functools
 import hashlib
 import math
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,10 @@ from PIL import Image
 
 from dalle2_jax.cascade import cascade
 from dalle2_jax.data.images import read_image, to_rgb
+from dalle2_jax.data.numpy_files import arrays_of
+from dalle2_jax.data.picture_folder import captions_beside
 from dalle2_jax.data.records import ShardSource
+from dalle2_jax.data.shard_paths import is_shards
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.features import extract
 from dalle2_jax.shard.mesh import MeshConfig, make_mesh, replicated
@@ -61,7 +63,7 @@ def open_pictures(where, size=0, crop="center"):
     path = Path(where)
     if path.suffix == ".npz":
         return array_pictures(path, size, crop)
-    if ".tar" in path.name or path.is_dir() and next(path.glob("*.tar"), None):
+    if is_shards(where):
         return shard_pictures([str(where)], size, crop)
     if not path.is_dir():
         raise BadInput(f"{where} is no folder of pictures, tar shard or .npz file.")
@@ -71,6 +73,7 @@ def open_pictures(where, size=0, crop="center"):
 def folder_pictures(folder, size=0, crop="center", files=None):
     """The pictures in a folder and its subfolders in the order of their names.
 
+    They have captions where a KEY.txt or KEY.json lies beside every one of them.
     files: these instead of all that are there. Else as in `open_pictures`.
     """
     if files is None:
@@ -88,7 +91,11 @@ def folder_pictures(folder, size=0, crop="center", files=None):
         return decoded(files[number].read_bytes(), str(files[number]), size, crop)
 
     identity = {"files": listed.hexdigest(), "size": size, "crop": crop}
-    return _checked(Path(folder).name, len(files), identity, one)
+    captions = captions_beside(files)
+    if captions is not None:
+        said = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+        identity["captions"] = said
+    return _checked(Path(folder).name, len(files), identity, one, captions)
 
 
 def shard_pictures(patterns, size=0, crop="center"):
@@ -125,23 +132,6 @@ def array_pictures(path, size=0, crop="center"):
     listed = hashlib.sha256(images[:: max(1, len(images) // 64)].tobytes()).hexdigest()
     identity = {"arr_0": listed, "shape": shape, "size": size, "crop": crop}
     return _checked(Path(path).name, len(images), identity, one)
-
-
-def arrays_of(path, wanted=lambda name: True):
-    """The arrays of an .npz, read without running anything.
-
-    wanted: name -> whether it is read; the others are None.
-
-    Raises:
-        BadInput: absent, no .npz, or it holds Python objects.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] if wanted(name) else None for name in file.files}
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} does not exist; check the path.") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path} is no .npz file of plain arrays ({error}).") from error
 
 
 def drawn_pictures(model, captions, how, seed, size=0, unit=16):

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dalle2_jax.components import file_sha256
+from dalle2_jax.data.numpy_files import arrays_of
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.frechet import Moments, moments
-from dalle2_jax.evaluate.pictures import arrays_of
 
 NAMES = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 SHARED = ("features_sha256", "resize", "crop", "size")  # by both sides of a distance

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from dalle2_jax.components import params_sha256, read_json, write_json
 from dalle2_jax.data.images import decode
-from dalle2_jax.data.records import expand
+from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh, replicated

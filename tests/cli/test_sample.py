@@ -98,7 +98,8 @@ def test_every_field_of_sampling_has_a_flag(folder, tmp_path):
 
 
 def test_a_picture_tells_where_it_comes_from(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a ring\n\nbig\n"))
+    lines = io.BytesIO("\ufeffa ring\r\n\u200b\n\nbig\n".encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines))
     words = ["-", "--n", "2", "--seed", "3", "--guidance", "/2", "--batch", "2"]
     code, out = sampled(folder, tmp_path, *words, "--decoder-caption", "two")
     assert code == 0 and len(list(out.glob("0*.png"))) == 4

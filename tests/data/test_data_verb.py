@@ -53,6 +53,6 @@ def test_shards_are_indexed_and_their_fields_shown(tmp_path, capsys):
     dalle2_data("make-shapes", "--to", to, "--count", 20, "--shard-size", 8)
     dalle2_data("index", to, "--part", "1/2")
     assert "1 shards indexed: 8 samples, 0 left out" in capsys.readouterr().out
-    assert [path.name for path in to.glob("*.idx")] == ["00001.tar.idx"]
+    assert [path.name for path in to.glob("*.idx")] == ["00001.tar.dalle2.idx"]
     dalle2_data("inspect", to)
     assert "field     width: 20 samples; all 64" in capsys.readouterr().out

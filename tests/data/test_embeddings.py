@@ -91,7 +91,7 @@ def test_the_index_is_kept_and_holds_for_unchanged_files(folder, monkeypatch):
     monkeypatch.undo()
     write_part(folder, 10, unit(12), unit(12), ["new"] * 12)
     assert EmbeddingSource(folder).caption(38) == "new"
-    kept = folder / "img_emb" / "img_emb_10.npy.idx"
+    kept = folder / "img_emb" / "img_emb_10.npy.dalle2.idx"
     kept.write_bytes(kept.read_bytes()[:100])
     assert EmbeddingSource(folder).caption(38) == "new"
 
@@ -196,3 +196,46 @@ def test_processes_get_their_rows_of_the_same_batch(folder):
     for name in ("z_image", "tokens"):
         joined = np.concatenate([getattr(half, name) for half in halves])
         np.testing.assert_array_equal(joined, getattr(whole, name))
+
+
+def test_two_files_of_one_number_are_refused_with_both_names(folder):
+    for other in ("img_emb/img_emb_002.npy", "img_emb_2.npy", "text_emb_10.npy"):
+        np.save(folder / other, unit(30))
+        refused(folder, other, "2.npy" if "img" in other else "10.npy")
+        (folder / other).unlink()
+    (folder / "metadata" / "metadata_02.parquet").write_bytes(b"x")
+    refused(folder, "metadata_02.parquet", "metadata_2.parquet")
+
+
+def test_the_index_of_another_program_is_left_alone(folder):
+    places = [
+        folder / "img_emb" / f"img_emb_{number}.npy{ending}"
+        for number in (2, 10)
+        for ending in (".idx", ".dalle2.idx")
+    ]
+    for place in places:
+        place.write_bytes(b"ARROW1\0\0 of another program")
+    for _ in range(2):
+        assert len(EmbeddingSource(folder)) == 39
+    for place in places:
+        assert place.read_bytes() == b"ARROW1\0\0 of another program"
+
+
+def test_an_index_with_one_changed_byte_is_made_again(folder):
+    EmbeddingSource(folder)
+    kept = folder / "img_emb" / "img_emb_10.npy.dalle2.idx"
+    whole = kept.read_bytes()
+    for place in range(128, len(whole), len(whole) // 20):
+        kept.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert list(EmbeddingSource(folder).captions())[30] == "caption 10 3"
+        assert kept.read_bytes() == whole
+
+
+def test_captions_that_are_no_text_are_mended_or_left_out(tmp_path):
+    np.save(tmp_path / "img_emb_0.npy", unit(5))
+    said = [b"caf\xe9", "é".encode(), b"a\0b", "\u200b".encode(), b"plain"]
+    raw = pa.array(said, pa.large_binary()).view(pa.large_string())
+    pq.write_table(pa.table({"caption": raw}), tmp_path / "metadata_0.parquet")
+    source = EmbeddingSource(tmp_path)
+    assert list(source.captions()) == ["café", "é", "ab", "plain"]
+    assert source.problems == {"no caption": 1}

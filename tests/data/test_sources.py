@@ -55,7 +55,7 @@ def test_a_published_index_spares_other_hosts_the_shard(bucket, monkeypatch, tmp
     _, url = bucket
     shard = url.replace("{00000..00004}", "00000")
     assert len(publish(shard).keys) == 8
-    assert fsspec.filesystem("memory").exists("/b/00000.tar.idx")
+    assert fsspec.filesystem("memory").exists("/b/00000.tar.dalle2.idx")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another host"))
     monkeypatch.setattr(shard_index, "build_index", None)
     assert len(index_of(shard).keys) == 8

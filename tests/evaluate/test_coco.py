@@ -51,7 +51,7 @@ def test_the_reference_is_all_of_val2014(coco):
 def test_what_is_missing_is_named(coco):
     table = coco / "captions.csv"
     table.write_text("image,text\n12,a cat\n")
-    with pytest.raises(BadInput, match="has no column image_id; its first line names"):
+    with pytest.raises(BadInput, match="image_id.*first line names"):
         coco_captions(coco, 1, table)
     table.write_text("image_id,text\n99,a cat\n")
     with pytest.raises(BadInput, match="COCO_val2014_000000000099.jpg, named in"):
