@@ -1,6 +1,6 @@
 """`dalle2 inspect`: what a folder is."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local
 
 NAME = "inspect"
 HELP = "Say what a run or model directory holds: stage, step, parameters, integrity."
@@ -13,7 +13,7 @@ EXAMPLE = (
 
 def add_arguments(parser):
     """The flags of `dalle2 inspect`."""
-    parser.add_argument("path", type=Path, help="run directory or model directory")
+    parser.add_argument("path", type=local, help="run directory or model directory")
     parser.add_argument(
         "--verify",
         action="store_true",

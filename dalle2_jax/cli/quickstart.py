@@ -13,6 +13,8 @@ import dataclasses
 import time
 from pathlib import Path
 
+from dalle2_jax.cli.flags import local, seed
+
 NAME = "quickstart"
 HELP = "Train and judge the whole of unCLIP on generated pictures, in minutes."
 EXAMPLE = "dalle2 quickstart --minutes 12 --world simple --out runs/quickstart"
@@ -55,8 +57,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--minutes", type=float, help="budget on two cores (default: the world's own)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=local, default=Path("runs/quickstart"))
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--captions", type=int, default=200, help="captions judged")
     parser.add_argument(
         "--paper-conditioning",

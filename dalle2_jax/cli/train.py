@@ -1,6 +1,6 @@
 """`dalle2 train`: one stage, from a configuration to a finished component."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local
 
 NAME = "train"
 HELP = "Train one stage; the same command again resumes it."
@@ -29,16 +29,16 @@ def add_arguments(parser):
         "shapes:simple, shapes:pairs, shapes:full[:COUNT] (default: shapes:simple), or "
         "tfds:NAME:SPLIT; for priors also a folder of embeddings (dalle2 data embed)",
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--workdir", required=True, type=local, help="run directory")
     parser.add_argument(
         "--model",
-        type=Path,
+        type=local,
         help="model directory: lends frozen CLIP and tokenizer, takes the finished "
         "component (default: WORKDIR/model)",
     )
     parser.add_argument(
         "--init",
-        type=Path,
+        type=local,
         metavar="MODEL",
         help="start from this model directory's component of the same stage and sizes",
     )

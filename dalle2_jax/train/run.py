@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dalle2_jax.components import STAGES
-from dalle2_jax.config import build, plain
+from dalle2_jax.config import SEEDS, build, plain
 from dalle2_jax.decoder.bsr import RECIPES
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
@@ -191,6 +191,10 @@ def run_from(config):
     for name in ("batch", "steps", "accumulate", "log_every", "save_every"):
         if getattr(run, name) <= 0:
             raise BadInput(f"config.{name} must be positive, not {getattr(run, name)}.")
+    if not 0 <= run.seed < SEEDS:
+        raise BadInput(
+            f"config.seed is {run.seed}; take a whole number from 0 to {SEEDS - 1}."
+        )
     if run.accumulate > 1 and (stage in CONTRASTIVE or run.optim.sam_rho):
         raise BadInput(
             f"config.accumulate is {run.accumulate}, but the {stage} stage compares "
