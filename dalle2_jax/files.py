@@ -280,7 +280,9 @@ def _beats(path, other):
     Ages are told by the file system's own clock: those of two hosts may differ.
     """
     seen = _changed(path)
-    left = STALE - (_now_at(path) - seen) if seen is not None else 0
+    if seen is None:
+        return False
+    left = min(STALE, STALE - (_now_at(path) - seen))
     if left > 0:
         LOG.warning("%s: looking whether %s still lives", path, _who(other))
     until = time.monotonic() + left

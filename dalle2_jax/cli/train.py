@@ -50,6 +50,12 @@ def add_arguments(parser):
         "and ema_more; run a finished command again with it to take another",
     )
     parser.add_argument(
+        "--other-data",
+        action="store_true",
+        help="go on with other data than the run has read so far; without it a shard "
+        "that is gone, new or changed ends the command",
+    )
+    parser.add_argument(
         "--wandb", metavar="PROJECT", help="log to Weights & Biases as well"
     )
     parser.add_argument(
@@ -82,7 +88,7 @@ def run(args):
 
     run = load_run(args.config, args.overrides)
     model = args.model or args.workdir / "model"
-    seen = (args.init, args.ema, args.wandb, args.profile, judge)
+    seen = (args.init, args.ema, args.wandb, args.profile, judge, args.other_data)
     job = Job(args.data, args.workdir, model, *seen)
     if place.index > 0:
         fit(run, job)

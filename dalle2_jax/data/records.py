@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
+from dalle2_jax.data.identity import Shard, extent, identity_of, local_sizes
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
 from dalle2_jax.data.shard_index import is_url
 from dalle2_jax.data.shard_reader import ShardReader
@@ -125,6 +126,13 @@ class ShardSource(Sequence):
     def total(self):
         """The number of samples."""
         return len(self)
+
+    def identity(self) -> list[Shard]:
+        """The shards, by which the data are recognised; of URLs the part in use."""
+        used = map(extent, self.indices)
+        sizes = [u if s is None else s for s, u in zip(local_sizes(self.shards), used)]
+        samples = [len(index.keys) for index in self.indices]
+        return identity_of(self.shards, sizes, samples)
 
     def size_of(self, shard):
         """Usable samples in a shard."""

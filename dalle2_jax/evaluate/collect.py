@@ -9,7 +9,6 @@ not at all, into one folder that all processes see.
 import hashlib
 import json
 import math
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from dalle2_jax.components import read_json, write_json
 from dalle2_jax.errors import BadInput, Failed, Preempted
 from dalle2_jax.evaluate.features import extract
+from dalle2_jax.files import replacing
 from dalle2_jax.shard.processes import barrier, is_first
 
 GONE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
@@ -174,10 +174,9 @@ def _take(folder, pictures, extractors, unit, some, keep):
     for name, extractor in extractors.items():
         found = extract(extractor.function, images, unit, devices)
         arrays |= {f"{name}.{key}": x for key, x in found.items()}
-    draft = folder / f".{some[0]:08d}.new"
-    with draft.open("wb") as file:
+    path = folder / f"{some[0]:08d}.npz"
+    with replacing(path) as draft, draft.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(draft, folder / f"{some[0]:08d}.npz")
 
 
 def digests(images):

@@ -25,6 +25,7 @@ HEARING = ("prior", "autoregressive", "decoder")  # stages that z_i and captions
 CONTRASTIVE = ("clip", "noised_clip")  # stages whose loss compares examples
 # What may change between a run and its resumption.
 FREE = (
+    "steps",  # not below the step that it has reached
     "log_every",
     "save_every",
     "sample_every",
