@@ -88,14 +88,13 @@ def settle_data(workdir: Path, source: Any, other: bool = False) -> None:
                 f"it the data it began with, or {FLAG} to go on with these."
             )
     with replacing(Path(workdir) / FILE) as draft:
-        text = json.dumps(now.summary | now._asdict(), separators=(",", ":"))
+        text = json.dumps({"summary": now.summary, **now._asdict()})
         draft.write_text(text + "\n", encoding="utf-8")
 
 
 def summary_in(workdir: Path) -> dict:
     """What checkpoints keep of the data that data.json names."""
-    found = read_json(Path(workdir) / FILE, "run the same command again")
-    return {name: found[name] for name in ("digest", "shards", "samples")}
+    return read_json(Path(workdir) / FILE, "run the same command again")["summary"]
 
 
 def position_in(
