@@ -35,10 +35,13 @@ def mismatches(run: Run, clip_cfg: Any) -> Iterator[Mismatch]:
         return
     model, text = run.model, clip_cfg.text
     own = getattr(model, "caption", None)
+    states = getattr(
+        model, "context", text.context
+    )  # of the caption; a decoder has all
     pairs = (
         ("model.clip", model.clip, clip_cfg.clip),
-        ("model.text_width", model.text_width, text.width),
-        ("model.context", getattr(model, "context", 0), text.context),
+        ("model.text_width", model.text_width if states else 0, text.width),
+        ("model.context", states, text.context),
         ("model.caption.context", own.context if own else 0, text.context),
         ("data.context", run.data.context, text.context),
     )
