@@ -54,13 +54,17 @@ def check_borrowed(run: Run, clip_cfg: Any, lender: Path) -> None:
     """Refuses a run that cannot hear the CLIP of its model directory.
 
     Raises:
-        BadInput: names the field and both values.
+        BadInput: names the fields and both values of each.
     """
-    for field, ours, theirs in mismatches(run, clip_cfg):
-        what = "reads" if field.endswith("context") else "has"
+    found = [
+        f"config.{field} is {ours}, the CLIP of {lender} "
+        f"{'reads' if field.endswith('context') else 'has'} {theirs}"
+        for field, ours, theirs in mismatches(run, clip_cfg)
+    ]
+    if found:
         raise BadInput(
-            f"config.{field} is {ours}, the CLIP of {lender} {what} {theirs}; set "
-            f"--config.{field}={theirs}, or give the --model whose CLIP has {ours}."
+            f"{'; '.join(found)}; set what differs, as --config.NAME=VALUE, or give "
+            "the --model whose CLIP this configuration is for."
         )
 
 
