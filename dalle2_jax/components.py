@@ -32,6 +32,7 @@ from dalle2_jax.decoder.decoder import Decoder, DecoderConfig
 from dalle2_jax.decoder.upsampler import Upsampler, UpsamplerConfig
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
+from dalle2_jax.files import replacing
 from dalle2_jax.layers.init import init_params, param_shapes
 from dalle2_jax.layers.unet import UNetConfig
 from dalle2_jax.prior import autoregressive, dalle2_pytorch, diffusion
@@ -306,10 +307,8 @@ def read_json(path, remedy):
 
 def write_json(path, value):
     """Writes JSON so that a reader sees the old file or the new one, never a half."""
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _check(where, flat, shapes):

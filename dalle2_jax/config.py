@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from dalle2_jax.errors import BadInput
 
+SEEDS = 2**64  # how many there are: a seed is a whole number from 0 on
+
 
 def build(cls, values, where="config"):
     """A frozen dataclass `cls` from a nested mapping.

@@ -10,7 +10,7 @@ HOME = Path(__file__).resolve().parent.parent
 ROOT = HOME / "dalle2_jax"
 ROWS = [  # a row may import the rows above it; folders of one row never each other
     {"errors"},
-    {"config"},
+    {"config", "files"},
     {"layers", "diffusion", "shard", "data"},
     {"clip", "prior", "decoder"},
     {"components", "stages", "batching"},

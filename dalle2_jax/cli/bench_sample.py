@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dalle2_jax.cli.flags import local
+
 KARLO = {  # stages: file:variant in configs/
     ("clip",): "clip.py:vit_l_14",
     ("prior",): "prior_diffusion.py:karlo",
@@ -44,7 +46,7 @@ def add_verb(verbs):
         "sample", help="compile and time each stage of drawing; beside diffusers"
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", type=Path, help="model directory")
+    which.add_argument("--model", type=local, help="model directory")
     which.add_argument(
         "--sizes", choices=SETS, help="sizes by name, with made-up weights (configs/)"
     )

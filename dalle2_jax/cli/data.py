@@ -1,6 +1,7 @@
 """`dalle2 data`: makes generated data sets, looks into shards, trains a tokenizer."""
 
 from dalle2_jax.cli import embeddings, shards
+from dalle2_jax.cli.flags import local, seed
 
 NAME = "data"
 HELP = "Make generated pictures, look into tar shards, train a tokenizer."
@@ -15,10 +16,12 @@ def add_arguments(parser):
     """Adds the verbs of `dalle2 data` to an argparse parser."""
     verbs = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     make = verbs.add_parser("make-shapes", help="write a generated world as tar shards")
-    make.add_argument("--to", required=True, metavar="DIR", help="a new folder")
+    make.add_argument(
+        "--to", required=True, type=local, metavar="DIR", help="a new folder"
+    )
     make.add_argument("--world", default="simple", help="simple, pairs or full")
     make.add_argument("--count", type=int, default=16_000, help="pictures")
-    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--seed", type=seed, default=0)
     make.add_argument("--size", type=int, default=64, help="pixels of a side")
     make.add_argument("--shard-size", type=int, default=4096, help="pictures a shard")
     make.set_defaults(call=make_shapes)
@@ -30,7 +33,7 @@ def add_arguments(parser):
     look.set_defaults(call=inspect)
     train = verbs.add_parser("train-tokenizer", help="learn a vocabulary from captions")
     train.add_argument("--data", required=True, nargs="+", metavar="PATTERN")
-    train.add_argument("--to", required=True, metavar="DIR")
+    train.add_argument("--to", required=True, type=local, metavar="DIR")
     train.add_argument("--vocab", type=int, required=True, help="ids at most")
     train.set_defaults(call=train_tokenizer)
     shards.add_verb(verbs)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dalle2_jax.cli.flags import local
+
 NAME = "demo"
 HELP = (
     "Open a page in the browser: captions to pictures, variations, interpolations,\n"
@@ -14,10 +16,10 @@ EXAMPLE = "dalle2 demo --model runs/model --port 7860"
 
 def add_arguments(parser):
     """The flags of `dalle2 demo`."""
-    parser.add_argument("--model", required=True, type=Path, help="model directory")
+    parser.add_argument("--model", required=True, type=local, help="model directory")
     parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1")
     parser.add_argument(
-        "--out", type=Path, help="folder that keeps the PNGs (default: none is kept)"
+        "--out", type=local, help="folder that keeps the PNGs (default: none is kept)"
     )
 
 

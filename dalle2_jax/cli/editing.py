@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from dalle2_jax.cli.flags import local, seed
 from dalle2_jax.cli.pictures import (
     add_overwrite,
     check_folder,
@@ -16,11 +17,13 @@ KINDS = (str, int, float, Path)  # of flags that a picture's provenance names
 def add_common(parser, pictures=1):
     """Flags of every such verb; pictures: how many files it takes, or "+" or None."""
     if pictures:
-        parser.add_argument("images", nargs=pictures, type=Path, help="PNG, JPEG, WebP")
-    parser.add_argument("--model", required=True, type=Path, help="model directory")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the PNGs")
+        parser.add_argument(
+            "images", nargs=pictures, type=local, help="PNG, JPEG, WebP"
+        )
+    parser.add_argument("--model", required=True, type=local, help="model directory")
+    parser.add_argument("--out", required=True, type=local, help="folder for the PNGs")
     add_overwrite(parser)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument(
         "--steps", type=str, help="of the decoder (default: 100 where it is inverted)"
     )

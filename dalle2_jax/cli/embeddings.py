@@ -1,6 +1,6 @@
 """`dalle2 data embed` and `dalle2 data fit-pca`: what the priors are trained on."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local
 
 
 def add_verbs(verbs):
@@ -10,9 +10,9 @@ def add_verbs(verbs):
     embed_verb = verbs.add_parser(
         "embed", help="write CLIP embeddings of tar shards, a part for each shard"
     )
-    embed_verb.add_argument("--model", required=True, type=Path, metavar="DIR")
+    embed_verb.add_argument("--model", required=True, type=local, metavar="DIR")
     embed_verb.add_argument("--data", required=True, nargs="+", metavar="PATTERN")
-    embed_verb.add_argument("--to", required=True, type=Path, metavar="DIR")
+    embed_verb.add_argument("--to", required=True, type=local, metavar="DIR")
     embed_verb.add_argument("--dtype", default="float16", help="or float32")
     embed_verb.add_argument("--batch", type=int, default=256, help="pictures at a time")
     add_process_flags(embed_verb)
@@ -20,9 +20,9 @@ def add_verbs(verbs):
     pca = verbs.add_parser(
         "fit-pca", help="fit an autoregressive prior's codes to embeddings"
     )
-    pca.add_argument("--embeddings", required=True, type=Path, metavar="DIR")
-    pca.add_argument("--model", required=True, type=Path, metavar="DIR")
-    pca.add_argument("--to", required=True, type=Path, metavar="FILE.safetensors")
+    pca.add_argument("--embeddings", required=True, type=local, metavar="DIR")
+    pca.add_argument("--model", required=True, type=local, metavar="DIR")
+    pca.add_argument("--to", required=True, type=local, metavar="FILE.safetensors")
     pca.add_argument("--components", type=int, default=319, help="kept (paper: 319)")
     pca.add_argument("--buckets", type=int, default=1024, help="of each component")
     pca.add_argument("--dots", type=int, default=1024, help="buckets of z_i . z_t")

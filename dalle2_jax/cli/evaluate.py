@@ -1,6 +1,6 @@
 """`dalle2 evaluate`: numbers for a model directory, or for two sets of pictures."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local, seed
 
 NAME = "evaluate"
 HELP = (
@@ -36,20 +36,20 @@ def add_arguments(parser):
     from dalle2_jax.cli.machine import add_process_flags
 
     what = parser.add_argument_group("what is judged")
-    what.add_argument("--model", type=Path, help="model directory, which draws")
+    what.add_argument("--model", type=local, help="model directory, which draws")
     what.add_argument(
         "--samples", help="or pictures: a folder, tar shards, an .npz with arr_0"
     )
     what.add_argument("--n", type=int, help="samples (default: 200, or all that are)")
-    what.add_argument("--seed", type=int, default=0, help="of the samples' noise")
+    what.add_argument("--seed", type=seed, default=0, help="of the samples' noise")
     what.add_argument("--steps", help="per stage, prior/decoder/upsampler")
     what.add_argument("--guidance", help="per stage, prior/decoder")
-    what.add_argument("--captions", type=Path, help="text lines, or CSV column text")
+    what.add_argument("--captions", type=local, help="text lines, or CSV column text")
     what = parser.add_argument_group("against what")
     what.add_argument(
         "--data", nargs="+", help="reference pictures: shards, a folder, COCO's"
     )
-    what.add_argument("--reference", type=Path, help="or statistics of them, .npz")
+    what.add_argument("--reference", type=local, help="or statistics of them, .npz")
     what.add_argument(
         "--n-reference", type=int, help="of them (default: as many as drawn, or all)"
     )
@@ -63,9 +63,9 @@ def add_arguments(parser):
         help="of precision and recall (default: 3), density and coverage (default: 5)",
     )
     how.add_argument("--protocol", help="coco2014-val-30k-v1: sets size, crop, n")
-    how.add_argument("--inception", type=Path, help="weights of the 2015 Inception")
+    how.add_argument("--inception", type=local, help="weights of the 2015 Inception")
     how.add_argument("--features", help="clip, inception or module:function")
-    how.add_argument("--clip", type=Path, help="model directory whose CLIP judges")
+    how.add_argument("--clip", type=local, help="model directory whose CLIP judges")
     how.add_argument(
         "--resize",
         help="to Inception's input: legacy_tf (default), legacy_pytorch or clean",
@@ -73,10 +73,10 @@ def add_arguments(parser):
     how.add_argument("--crop", help="of references: center (default) or squeeze")
     how.add_argument("--size", type=int, help="of references (default: of the samples)")
     out = parser.add_argument_group("what is written")
-    out.add_argument("--out", type=Path, help="JSON file for the scores")
-    out.add_argument("--write-reference", type=Path, help="the reference's statistics")
-    out.add_argument("--keep-samples", type=Path, help="folder of PNGs, or one .npz")
-    out.add_argument("--work", type=Path, help="folder of parts (default: OUT.work)")
+    out.add_argument("--out", type=local, help="JSON file for the scores")
+    out.add_argument("--write-reference", type=local, help="the reference's statistics")
+    out.add_argument("--keep-samples", type=local, help="folder of PNGs, or one .npz")
+    out.add_argument("--work", type=local, help="folder of parts (default: OUT.work)")
     out.add_argument("--batch", type=int, default=64, help="pictures between two saves")
     out.add_argument(
         "--unit",

@@ -1,6 +1,6 @@
 """`dalle2 export`: a model directory in the formats of others."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local
 
 NAME = "export"
 HELP = "Write a model directory in the format of another library."
@@ -9,11 +9,11 @@ EXAMPLE = "dalle2 export runs/karlo --format diffusers --to karlo-diffusers"
 
 def add_arguments(parser):
     """MODEL, --format, --to, --pt."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model directory")
+    parser.add_argument("model", type=local, metavar="MODEL", help="model directory")
     parser.add_argument(
         "--format", required=True, help="diffusers, karlo, hf_clip, ..."
     )
-    parser.add_argument("--to", required=True, type=Path, help="folder, made new")
+    parser.add_argument("--to", required=True, type=local, help="folder, made new")
     parser.add_argument(
         "--pt", action="store_true", help="torch's containers instead of safetensors"
     )

@@ -1,6 +1,6 @@
 """`dalle2 import`: published weights into a model directory."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local
 
 NAME = "import"
 HELP = "Read published weights into a model directory, strictly or not at all."
@@ -12,11 +12,11 @@ INCEPTION = "inception"  # a family by itself: one file, no component of a model
 
 def add_arguments(parser):
     """SRC, --to, --as, --config, --dtype, --unpublished and the other switches."""
-    parser.add_argument("source", type=Path, metavar="SRC", help="file or folder")
-    parser.add_argument("--to", required=True, type=Path, help="model directory")
+    parser.add_argument("source", type=local, metavar="SRC", help="file or folder")
+    parser.add_argument("--to", required=True, type=local, help="model directory")
     parser.add_argument("--as", dest="family", help="family; default: recognised")
     parser.add_argument(
-        "--config", type=Path, help="JSON with what the source does not say"
+        "--config", type=local, help="JSON with what the source does not say"
     )
     parser.add_argument(
         "--dtype", default="float32", help="float32 (default), bfloat16"

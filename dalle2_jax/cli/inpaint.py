@@ -1,8 +1,7 @@
 """`dalle2 inpaint`: parts of a picture drawn anew, once or several times in a row."""
 
-from pathlib import Path
-
 from dalle2_jax.cli.editing import add_common, drawing, finish, opened
+from dalle2_jax.cli.flags import local
 
 NAME = "inpaint"
 HELP = "Draw the white part of a mask anew, or what lies around a picture."
@@ -16,7 +15,7 @@ def add_arguments(parser):
     """The flags of `dalle2 inpaint`."""
     add_common(parser)
     parser.add_argument(
-        "--mask", action="append", type=Path, help="picture, white = new; may repeat"
+        "--mask", action="append", type=local, help="picture, white = new; may repeat"
     )
     parser.add_argument(
         "--caption", action="append", default=[], help="one per mask, or one for all"

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import traceback
+from typing import NoReturn
 
 from dalle2_jax import __version__
 from dalle2_jax.errors import BadInput, Failed, Preempted
@@ -42,9 +43,17 @@ CONFIGURED = ("train", "plan", "bench")  # take --config.NAME=VALUE
 EXIT = {BadInput: 2, Failed: 1, Preempted: 75}
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
 def parser():
     """The whole command line; every verb is a module with the same five names."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="dalle2", description="unCLIP (DALL·E 2) in JAX, from a laptop to pods."
     )
     top.add_argument("--version", action="version", version=__version__)

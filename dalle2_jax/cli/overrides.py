@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import os
 import runpy
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def load_run(text, overrides=()):
 
 
 def _read(text):
-    path, _, variant = str(text).partition(":")
+    path, _, variant = os.path.expanduser(text).partition(":")
     if not Path(path).is_file():
         raise BadInput(f"--config {path} does not exist; configs/ holds the paper's.")
     space = runpy.run_path(path)

@@ -1,5 +1,6 @@
 """`dalle2 parity`: our models against recorded numbers of the originals."""
 
+from dalle2_jax.cli.flags import local
 from dalle2_jax.errors import BadInput, Failed
 
 NAME = "parity"
@@ -9,7 +10,9 @@ EXAMPLE = "dalle2 parity tests/parity/data/*_diffusers.safetensors --summary"
 
 def add_arguments(parser):
     """FILE…, --tolerance, --summary."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="parity files")
+    parser.add_argument(
+        "files", nargs="+", type=local, metavar="FILE", help="parity files"
+    )
     parser.add_argument(
         "--tolerance",
         type=float,

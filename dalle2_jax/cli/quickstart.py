@@ -6,18 +6,21 @@ an earlier, interrupted run has finished it.
     OUT/data/<world>-<count>/           shards
     OUT/<world>-<minutes>min-seed<s>/   clip/ prior/ decoder/ upsampler/ (runs), model/
     OUT/grid.png curves.png report.json report.md
-    OUT/model                           leads to the model of the latest run
+    OUT/model                           a copy of the model of the latest run
 """
 
 import dataclasses
 import time
 from pathlib import Path
 
+from dalle2_jax.cli.flags import local, seed
+
 NAME = "quickstart"
 HELP = "Train and judge the whole of unCLIP on generated pictures, in minutes."
 EXAMPLE = "dalle2 quickstart --minutes 12 --world simple --out runs/quickstart"
 OVERHEAD = 3.0  # minutes that do not grow with the budget: data, compiling, judging
 ACCEPTED = 0.85  # of a probe on held-out pairs; below it, z_i lacks the attribute
+COPIED = "quickstart.json"  # in OUT/model: whose copy it is
 STAGES = ("clip", "prior", "decoder", "upsampler")
 CONFIGS = {
     "clip": "clip.py",
@@ -55,8 +58,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--minutes", type=float, help="budget on two cores (default: the world's own)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=local, default=Path("runs/quickstart"))
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--captions", type=int, default=200, help="captions judged")
     parser.add_argument(
         "--paper-conditioning",
@@ -71,11 +74,19 @@ def run(args):
 
     plan = plan_of(args)
     start_jax()
+    from dalle2_jax.files import Lock
+
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with Lock(plan.out, "choose another --out"):
+        train_and_judge(plan)
+
+
+def train_and_judge(plan):
+    """`run` in a folder that is its own."""
     from dalle2_jax.cli.progress import Progress
     from dalle2_jax.cli.report import write_report
     from dalle2_jax.components import read_json, write_json
 
-    plan.folder.mkdir(parents=True, exist_ok=True)
     times_file = plan.folder / "times.json"
     times = read_json(times_file, "remove it") if times_file.is_file() else {}
     runs = {stage: stage_run(plan, stage) for stage in STAGES}
@@ -90,7 +101,7 @@ def run(args):
                 write_json(times_file, times)
             if stage == "clip":
                 probes = probe_clip(plan, progress.say)
-    link_model(plan)
+    copy_model(plan)
     began = time.monotonic()
     found = judge(plan)
     times["judge"] = {"total": time.monotonic() - began}
@@ -179,13 +190,25 @@ def make_data(plan):
     return make_shapes(plan.world, plan.count, seed=0, out_dir=folder)
 
 
-def link_model(plan):
-    """OUT/model leads to this run's model; a folder of that name is left alone."""
+def copy_model(plan):
+    """OUT/model becomes a copy of this run's model, in place of that of another run.
+
+    A folder of that name that no quickstart has made is left alone.
+    """
+    import shutil
+
+    from dalle2_jax.components import write_json
+
     place, draft = plan.out / "model", plan.out / ".model.new"
-    if place.is_dir() and not place.is_symlink():
+    if place.is_dir() and not place.is_symlink() and not (place / COPIED).is_file():
+        print(f"{place} is none of a quickstart; the model is {plan.folder / 'model'}")
         return
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(Path(plan.folder.name, "model"), target_is_directory=True)
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(plan.folder / "model", draft)
+    write_json(draft / COPIED, {"copied_from": f"{plan.folder.name}/model"})
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    shutil.rmtree(place, ignore_errors=True)
     draft.replace(place)
 
 

@@ -1,8 +1,8 @@
 """`dalle2 sample`: captions to pictures."""
 
 import argparse
-from pathlib import Path
 
+from dalle2_jax.cli.flags import local, seed
 from dalle2_jax.cli.pictures import (
     EMBEDDINGS,
     PICTURES,
@@ -37,11 +37,11 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--captions-file",
-        type=Path,
+        type=local,
         help="a caption per line, or a .csv with a column text",
     )
-    parser.add_argument("--model", required=True, type=Path, help="model directory")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the PNGs")
+    parser.add_argument("--model", required=True, type=local, help="model directory")
+    parser.add_argument("--out", required=True, type=local, help="folder for the PNGs")
     add_overwrite(parser)
     parser.add_argument(
         "--n",
@@ -62,12 +62,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--keep", type=int, help="of the n, those that CLIP finds closest"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument(
         "--stages", help="the stages to run, e.g. prior,decoder (default: all)"
     )
     parser.add_argument(
-        "--embeddings", type=Path, help="z_i [n, clip] as .npy, instead of a prior"
+        "--embeddings", type=local, help="z_i [n, clip] as .npy, instead of a prior"
     )
     parser.add_argument(
         "--no-cut", action="store_true", help="refuse captions that are too long"

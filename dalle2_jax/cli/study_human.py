@@ -1,7 +1,6 @@
 """`dalle2 study human`: a sheet of pairs for people, and what they answered."""
 
-from pathlib import Path
-
+from dalle2_jax.cli.flags import local, seed
 from dalle2_jax.cli.studying import print_table, write_study
 
 SYSTEMS = ("full_stack", "caption_only")
@@ -10,7 +9,7 @@ SYSTEMS = ("full_stack", "caption_only")
 def add_verb(studies):
     """The flags of `dalle2 study human`."""
     parser = studies.add_parser("human", help="5.2: pairs for people, with 95 %% bars")
-    parser.add_argument("--model", type=Path, help="model directory; it draws both")
+    parser.add_argument("--model", type=local, help="model directory; it draws both")
     parser.add_argument("--world", help="captions: a generated world")
     parser.add_argument("--data", nargs="+", help="captions: tar shards")
     parser.add_argument(
@@ -19,18 +18,20 @@ def add_verb(studies):
     parser.add_argument(
         "--pictures",
         nargs=2,
-        type=Path,
+        type=local,
         metavar=("A", "B"),
         help="or two folders of `dalle2 sample`, of the same captions",
     )
     parser.add_argument("--questions", default="photorealism,caption,diversity")
     parser.add_argument("--n", type=int, default=20, help="captions")
-    parser.add_argument("--seed", type=int, default=0, help="of pictures and sides")
+    parser.add_argument("--seed", type=seed, default=0, help="of pictures and sides")
     for name in ("steps", "guidance", "sampler"):
         parser.add_argument(f"--{name}", help="as of `dalle2 sample`")
-    parser.add_argument("--out", type=Path, help="folder: sheet.html, answers.csv, key")
-    parser.add_argument("--answers", nargs="+", type=Path, help="filled answer sheets")
-    parser.add_argument("--key", type=Path, help="key.json of that comparison")
+    parser.add_argument(
+        "--out", type=local, help="folder: sheet.html, answers.csv, key"
+    )
+    parser.add_argument("--answers", nargs="+", type=local, help="filled answer sheets")
+    parser.add_argument("--key", type=local, help="key.json of that comparison")
     parser.set_defaults(call=human_study)
 
 

@@ -1,7 +1,6 @@
 """`dalle2 study manipulations`: what sections 3 and 4 keep and change, counted."""
 
-from pathlib import Path
-
+from dalle2_jax.cli.flags import local, seed
 from dalle2_jax.cli.studying import print_table, save_rows, shares, write_study
 
 NUMBERS = {  # of one picture -> column of the table
@@ -18,13 +17,13 @@ def add_verb(studies):
     parser = studies.add_parser(
         "manipulations", help="3 and 4: what each manipulation keeps and changes"
     )
-    parser.add_argument("--model", required=True, type=Path, help="model directory")
+    parser.add_argument("--model", required=True, type=local, help="model directory")
     parser.add_argument("--world", default="simple", help="simple or pairs")
     parser.add_argument("--n", type=int, default=100, help="pictures")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--steps", help="of inversions (default: 100)")
     parser.add_argument("--only", help="some of them, with commas between")
-    parser.add_argument("--out", type=Path, help="folder for JSON and PNG")
+    parser.add_argument("--out", type=local, help="folder for JSON and PNG")
     parser.set_defaults(call=manipulation_study)
 
 

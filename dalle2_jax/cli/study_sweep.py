@@ -1,7 +1,6 @@
 """`dalle2 study guidance`, `diversity` and `aesthetic`: scores against guidance."""
 
-from pathlib import Path
-
+from dalle2_jax.cli.flags import local
 from dalle2_jax.cli.studying import (
     add_common,
     add_features,
@@ -54,9 +53,11 @@ def add_verbs(studies):
 
 def _rating_flags(parser):
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--ratings", type=Path, help="csv, parquet, npy, npz or AVA.txt")
-    which.add_argument("--probe", type=Path, help="a linear layer, read from a file")
-    parser.add_argument("--images", type=Path, help="folder of the rated pictures")
+    which.add_argument(
+        "--ratings", type=local, help="csv, parquet, npy, npz or AVA.txt"
+    )
+    which.add_argument("--probe", type=local, help="a linear layer, read from a file")
+    parser.add_argument("--images", type=local, help="folder of the rated pictures")
 
 
 def study(args):

@@ -1,29 +1,29 @@
 """What the studies share: flags, what is opened, tables, and what is written."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local, seed
 
 SHOWN = 8  # pictures a row of a study's sheet
 
 
 def add_common(parser, n=200):
     """The flags of every study that draws pictures."""
-    parser.add_argument("--model", required=True, type=Path, help="model directory")
+    parser.add_argument("--model", required=True, type=local, help="model directory")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--world", help="a generated world: simple, pairs or full")
     what.add_argument("--data", nargs="+", help="tar shards: captions and pictures")
     parser.add_argument(
         "--n", type=int, default=n, help="captions (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--steps", help="per stage, prior/decoder/upsampler")
     parser.add_argument("--guidance", help="per stage, prior/decoder")
     parser.add_argument("--sampler", help="per stage, as of `dalle2 sample`")
-    parser.add_argument("--out", type=Path, help="folder for JSON and PNG")
+    parser.add_argument("--out", type=local, help="folder for JSON and PNG")
 
 
 def add_features(parser):
     """The flags that choose the space of distances, the model's own CLIP by default."""
-    parser.add_argument("--inception", type=Path, help="weights: distances are FID")
+    parser.add_argument("--inception", type=local, help="weights: distances are FID")
     parser.add_argument(
         "--resize", default="legacy_tf", help="into Inception (default: %(default)s)"
     )

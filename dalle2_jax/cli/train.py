@@ -1,6 +1,6 @@
 """`dalle2 train`: one stage, from a configuration to a finished component."""
 
-from pathlib import Path
+from dalle2_jax.cli.flags import local
 
 NAME = "train"
 HELP = "Train one stage; the same command again resumes it."
@@ -29,16 +29,16 @@ def add_arguments(parser):
         "shapes:simple, shapes:pairs, shapes:full[:COUNT] (default: shapes:simple), or "
         "tfds:NAME:SPLIT; for priors also a folder of embeddings (dalle2 data embed)",
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--workdir", required=True, type=local, help="run directory")
     parser.add_argument(
         "--model",
-        type=Path,
+        type=local,
         help="model directory: lends frozen CLIP and tokenizer, takes the finished "
         "component (default: WORKDIR/model)",
     )
     parser.add_argument(
         "--init",
-        type=Path,
+        type=local,
         metavar="MODEL",
         help="start from this model directory's component of the same stage and sizes",
     )
@@ -48,6 +48,12 @@ def add_arguments(parser):
         metavar="DECAY",
         help="the average that becomes the component, of config.optim.ema (default) "
         "and ema_more; run a finished command again with it to take another",
+    )
+    parser.add_argument(
+        "--other-data",
+        action="store_true",
+        help="go on with other data than the run has read so far; without it a shard "
+        "that is gone, new or changed ends the command",
     )
     parser.add_argument(
         "--wandb", metavar="PROJECT", help="log to Weights & Biases as well"
@@ -82,7 +88,7 @@ def run(args):
 
     run = load_run(args.config, args.overrides)
     model = args.model or args.workdir / "model"
-    seen = (args.init, args.ema, args.wandb, args.profile, judge)
+    seen = (args.init, args.ema, args.wandb, args.profile, judge, args.other_data)
     job = Job(args.data, args.workdir, model, *seen)
     if place.index > 0:
         fit(run, job)

@@ -17,6 +17,7 @@ import numpy as np
 
 from dalle2_jax.data.batches import Batches, order_of
 from dalle2_jax.data.embedding_index import Part, index_of_part, open_rows
+from dalle2_jax.data.identity import Shard, identity_of, local_sizes
 from dalle2_jax.errors import BadInput
 
 KINDS = {  # what is in a part: folder and name, ending
@@ -164,6 +165,12 @@ class EmbeddingSource(Sequence):
 
     def __len__(self):
         return int(self.starts[-1])
+
+    def identity(self) -> list[Shard]:
+        """The parts, by which the data are recognised; the size is of all its files."""
+        sizes = [sum(local_sizes(list(filter(None, part)))) for part in self.parts]
+        samples = [len(index.rows) for index in self.indices]
+        return identity_of(self.shards, sizes, samples)
 
     def size_of(self, part):
         """Usable rows of a part."""

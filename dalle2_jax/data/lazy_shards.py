@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from dalle2_jax.data.identity import Shard, identity_of, local_sizes
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
 from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
@@ -32,6 +33,11 @@ class LazyShards:
 
     def __repr__(self):
         return f"LazyShards({len(self.shards)} shards)"
+
+    def identity(self) -> list[Shard]:
+        """The shards, by which the data are recognised; none is opened for it."""
+        unknown = [None] * len(self.shards)
+        return identity_of(self.shards, local_sizes(self.shards), unknown)
 
     def size_of(self, shard):
         """Usable samples in a shard."""

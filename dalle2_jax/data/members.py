@@ -10,6 +10,7 @@ from dalle2_jax.data.batches import (
     watch,
 )
 from dalle2_jax.data.embeddings import UNIT, Encoded
+from dalle2_jax.data.identity import Shard
 from dalle2_jax.data.numpy_files import array_in
 from dalle2_jax.data.skipped import Skipped
 from dalle2_jax.errors import BadInput
@@ -83,6 +84,10 @@ class MemberSource:
 
     def __repr__(self):
         return f"MemberSource({self.source!r}, {self.extension!r})"
+
+    def identity(self) -> list[Shard]:
+        """The shards, by which the data are recognised."""
+        return self.source.identity()
 
     def captions(self):
         """Iterates over all captions, in order."""

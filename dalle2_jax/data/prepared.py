@@ -7,12 +7,14 @@ Pictures stay encoded until a batch is made. A sample's caption is its first one
 tells its label's name; or the feature that is asked for, a label as its number.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dalle2_jax.data.identity import Shard
 from dalle2_jax.data.shard_reader import Record
 from dalle2_jax.data.text import decode, is_blank, trimmed, valid
 from dalle2_jax.errors import BadInput
@@ -66,12 +68,17 @@ class PreparedSource(Sequence):
         images, self.said, self.labels = _features(self.data, builder, said)
         self.image = "image" if "image" in images else images[0]
         self.rows = _rows(self.data, builder, split, images)
+        self.full_name = f"{builder.info.full_name}:{split}"  # and not where it lies
 
     def __repr__(self):
         return f"PreparedSource({self.data}, {len(self)} samples)"
 
     def __len__(self):
         return len(self.rows)
+
+    def identity(self) -> list[Shard]:
+        """One shard, the split, by which the data are recognised."""
+        return [Shard(self.full_name, None, len(self))]
 
     def name(self, i):
         """Where sample i lies, for messages: 'tfds:NAME:SPLIT: I'."""
@@ -124,6 +131,7 @@ def _builder(data, name):
     """TFDS's reader of a prepared data set."""
     import tensorflow_datasets as tfds
 
+    name = name if "://" in name else os.path.expanduser(name)
     try:
         if "://" in name or (Path(name) / "dataset_info.json").is_file():
             return tfds.builder_from_directory(name)

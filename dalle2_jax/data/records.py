@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from dalle2_jax.data.identity import Shard, extent, identity_of, local_sizes
 from dalle2_jax.data.sample_members import EMPTY, NO_PICTURE, NO_TAR, REMEDIES
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
 from dalle2_jax.data.shard_paths import expand
@@ -68,6 +69,13 @@ class ShardSource(Sequence):
     def total(self):
         """The number of samples."""
         return len(self)
+
+    def identity(self) -> list[Shard]:
+        """The shards, by which the data are recognised; of URLs the part in use."""
+        used = map(extent, self.indices)
+        sizes = [u if s is None else s for s, u in zip(local_sizes(self.shards), used)]
+        samples = [len(index.keys) for index in self.indices]
+        return identity_of(self.shards, sizes, samples)
 
     def size_of(self, shard):
         """Usable samples in a shard."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dalle2_jax.config import SEEDS
 from dalle2_jax.data.captions import caption
 from dalle2_jax.data.render_shapes import render
 from dalle2_jax.data.shapes import change_one, draw_spec, world_of
@@ -118,7 +119,7 @@ def _check(description):
         ("count", 1, 10**9),
         ("size", 16, 1024),
         ("shard_size", 2, 10_000),
-        ("seed", 0, 2**63 - 1),
+        ("seed", 0, SEEDS - 1),
     ):
         value = description[name]
         if not low <= value <= high:

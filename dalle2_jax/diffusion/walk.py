@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.config import SEEDS
 from dalle2_jax.diffusion.guidance import classifier_ddpm, classifier_guided
 from dalle2_jax.diffusion.samplers import (
     bounded,
@@ -19,7 +20,6 @@ from dalle2_jax.diffusion.samplers import (
 from dalle2_jax.diffusion.schedule import analytic_rows, rows
 from dalle2_jax.errors import BadInput
 
-SEEDS = 2**64  # how many there are
 BY_EPS = ("ddim", "dpm")
 SAMPLERS = ("ancestral", "ddim", "dpm", "analytic")
 

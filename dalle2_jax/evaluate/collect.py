@@ -6,12 +6,12 @@ them. Every process writes the units that it has done as files of their own, who
 not at all, into one folder that all processes see.
 """
 
+import contextlib
 import hashlib
 import json
 import math
-import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 from dalle2_jax.components import read_json, write_json
 from dalle2_jax.errors import BadInput, Failed, Preempted
 from dalle2_jax.evaluate.features import extract
+from dalle2_jax.files import Lock, replacing
 from dalle2_jax.shard.processes import barrier, is_first
 
 GONE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
@@ -38,6 +39,20 @@ class Pace(NamedTuple):
     batch: int = 64
     stop: Callable = lambda: False
     show: Callable = lambda done: None
+
+
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """A folder that the processes of one evaluation work in, and of no second one.
+
+    Raises:
+        BadInput: another evaluation that lives works in it; names its process.
+    """
+    if not is_first():
+        yield
+        return
+    with Lock(folder, "give another --work"):
+        yield
 
 
 def claim(folder, settings):
@@ -174,10 +189,9 @@ def _take(folder, pictures, extractors, unit, some, keep):
     for name, extractor in extractors.items():
         found = extract(extractor.function, images, unit, devices)
         arrays |= {f"{name}.{key}": x for key, x in found.items()}
-    draft = folder / f".{some[0]:08d}.new"
-    with draft.open("wb") as file:
+    path = folder / f"{some[0]:08d}.npz"
+    with replacing(path) as draft, draft.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(draft, folder / f"{some[0]:08d}.npz")
 
 
 def digests(images):

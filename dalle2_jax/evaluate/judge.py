@@ -11,7 +11,7 @@ import numpy as np
 from dalle2_jax.components import file_sha256
 from dalle2_jax.config import plain
 from dalle2_jax.errors import BadInput
-from dalle2_jax.evaluate.collect import claim, collect, total_digest
+from dalle2_jax.evaluate.collect import claim, collect, owned, total_digest
 from dalle2_jax.evaluate.features import extract
 from dalle2_jax.evaluate.pictures import PictureSet
 from dalle2_jax.evaluate.protocol import number, provenance
@@ -154,6 +154,12 @@ def judge(setup, material, work, pace, keep=None):
         Preempted: pace.stop said so.
     """
     check(setup, material)
+    with owned(work):
+        return _judged(setup, material, work, pace, keep)
+
+
+def _judged(setup, material, work, pace, keep):
+    """`judge` in a folder that is its own."""
     claim(work, settings_of(setup, material, pace.unit))
     networks, theirs = networks_of(setup), None
     _check_features(setup, material, pace.unit)

@@ -12,6 +12,7 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.init import param_shapes
 from dalle2_jax.shard.mesh import batch_sharding, check_batch, make_mesh, replicated
 from dalle2_jax.shard.rules import shardings
+from dalle2_jax.train.agreement import mismatches
 from dalle2_jax.train.optim import optimizer
 from dalle2_jax.train.run import HEARING
 from dalle2_jax.train.state import fresh_state, state_layout
@@ -56,7 +57,7 @@ def program_of(run, clip_cfg, devices):
     if run.stage in HEARING:
         frozen = {"clip": network_shapes("clip", clip_cfg)}
     step = step_of(run, clip_cfg, tx, state, mesh)
-    key = jax.eval_shape(jax.random.key, run.seed)
+    key = jax.eval_shape(jax.random.key, 0)
     shapes = (
         laid(state, state_layout(state, mesh)),
         laid(frozen, shardings(frozen, mesh)),
@@ -97,14 +98,9 @@ def check_clip(run, clip_cfg):
     Raises:
         BadInput: names both widths.
     """
-    if run.stage not in HEARING:
-        return
-    ours = (run.model.clip, getattr(run.model, "text_width", 0), run.data.context)
-    theirs = (clip_cfg.clip, clip_cfg.text.width, clip_cfg.text.context)
-    names = ("clip", "text_width", "context")
-    for name, own, other in zip(names, ours, theirs):
-        if own and own != other:
-            raise BadInput(
-                f"the frozen CLIP has {name} {other} and the {run.stage} expects {own};"
-                " name the CLIP it is trained with: --clip configs/clip.py:VARIANT."
-            )
+    for field, own, other in mismatches(run, clip_cfg):
+        raise BadInput(
+            f"the frozen CLIP has {field.split('.')[-1]} {other} and the {run.stage} "
+            f"expects {own}; name the CLIP it is trained with: --clip "
+            "configs/clip.py:VARIANT."
+        )

@@ -1,5 +1,8 @@
 """How a run begins: its directory, its first parameters, or where it stopped."""
 
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,51 +16,121 @@ from dalle2_jax.components import (
     unflatten,
     write_json,
 )
-from dalle2_jax.errors import BadInput
-from dalle2_jax.shard.processes import is_first
+from dalle2_jax.errors import BadInput, Failed
+from dalle2_jax.files import Lock
+from dalle2_jax.shard.processes import barrier, is_first
+from dalle2_jax.train.checkpoint import anywhere
 from dalle2_jax.train.inputs import open_batches
 from dalle2_jax.train.losses import LOSSES
+from dalle2_jax.train.optim import rate_schedule
 from dalle2_jax.train.pca import with_tables
 from dalle2_jax.train.prepare import fit_tables
-from dalle2_jax.train.run import as_dict, difference, run_from
+from dalle2_jax.train.run import Run, as_dict, difference, run_from
 from dalle2_jax.train.state import create_state, fresh_state, state_layout
+from dalle2_jax.train.verify import steps_of
 
 
-def claim(workdir, run, init=None):
-    """Makes the run directory this run's own, or refuses one of another run.
+@contextlib.contextmanager
+def claimed(workdir: Path, run: Run, init: Path | None = None) -> Iterator[Lock | None]:
+    """Makes the run directory this run's own while the block lasts, or refuses it.
 
-    init: the model directory that the run starts from, noted at its beginning.
+    Args:
+        workdir: made where it is absent.
+        run: Run.
+        init: the model directory that the run starts from, noted at its beginning.
+
+    Yields:
+        The Lock on process 0, None on others.
 
     Raises:
-        BadInput: it holds another configuration (names the field), cannot be written,
-            or the stage is none that is trained.
+        BadInput: it holds another configuration (names the field), another process that
+            lives works in it (names it), it cannot be written, or the stage is none
+            that is trained.
     """
     if run.stage not in LOSSES:
         raise BadInput(
             f"config.stage is {run.stage!r}, which is imported and sampled but not "
             f"trained here; stages to train are {', '.join(LOSSES)}."
         )
-    path = workdir / "config.json"
     origin = provenance(init, run.stage)
-    if path.is_file():
+    with contextlib.ExitStack() as stack:
+        lock = Lock(workdir, "choose another --workdir")
+
+        def take():
+            stack.enter_context(lock)
+            _write_config(workdir, run, origin)
+
+        decided_by_first("run directory", take)
+        yield lock if is_first() else None
+
+
+def _write_config(workdir, run, origin):
+    """config.json of a run directory, where it is new or of this very run."""
+    path = workdir / "config.json"
+    if path.exists():
         found = read_json(path, "remove the directory or choose another")
-        origin, old = found.get("provenance"), run_from(found)
+        old = run_from(found)
+        origin = found.get("provenance")
         field = difference(run, old)
         if field:
             raise BadInput(
                 f"{workdir} holds a run with another {field}; continue it with its own "
                 "configuration or choose another --workdir."
             )
-    if not is_first():
-        return
+        _check_length(workdir, run, old)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         known = {"provenance": origin} if origin else {}
         write_json(path, {**as_dict(run), **known})
     except OSError as error:
         raise BadInput(
             f"{workdir} cannot be written ({error.strerror}); choose another --workdir."
         ) from error
+
+
+def _check_length(workdir, run, old):
+    """Refuses an end that lies behind; says what hangs on an end that has moved."""
+    reached = max(steps_of(workdir), default=0)
+    if run.steps < reached:
+        raise BadInput(
+            f"config.steps is {run.steps}, and {workdir} has reached step {reached}; "
+            "take as many or more, or choose another --workdir."
+        )
+    if run.steps == old.steps or not reached:
+        return
+    before, after = (
+        float(rate_schedule(run.optim, steps)(reached))
+        for steps in (old.steps, run.steps)
+    )
+    rate = f"the learning rate at step {reached} stays {after:.3g}"
+    if before != after:
+        rate = (
+            "the learning rate falls along its cosine to the new end from here on, at "
+            f"step {reached} from {before:.3g} to {after:.3g} at once"
+        )
+    logging.getLogger("dalle2_jax").warning(
+        "config.steps is %d, %d before: %s", run.steps, old.steps, rate
+    )
+
+
+def decided_by_first(name: str, call: Callable[[], None]) -> None:
+    """Runs call() on process 0; where it fails, it fails on every process.
+
+    Args:
+        name: says where, should a process be missing.
+        call: raises BadInput, Failed or OSError to stop the run.
+
+    Raises:
+        BadInput, Failed, OSError: the call's own on process 0, BadInput on others.
+    """
+    error = None
+    if is_first():
+        try:
+            call()
+        except (BadInput, Failed, OSError) as found:
+            error = found
+    barrier(name)
+    if anywhere(error is not None):
+        raise error or BadInput(f"{name}: refused by process 0, which says why.")
 
 
 def begin(run, tx, mesh, checkpoints, prepare=lambda params, mesh: params):

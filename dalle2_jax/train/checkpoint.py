@@ -50,7 +50,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep, every=0):
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()  # orbax takes no relative paths
         policies = [ocp.checkpoint_managers.LatestN(keep)]
         if every:
             policies.append(ocp.checkpoint_managers.EveryNSteps(every))
@@ -65,7 +65,7 @@ class Checkpoints:
         )
         self._tidy()
 
-    def save(self, state, position, run):
+    def save(self, state, position, run, data=None):
         """Starts writing a state; a failure shows here, at the next save or at close.
 
         The arrays are copied before it returns: the next step may take their memory.
@@ -74,6 +74,7 @@ class Checkpoints:
             state: NamedTuple of trees of arrays, with `step` and `ema` among them.
             position: JSON-able place from which the data goes on.
             run: JSON-able configuration.
+            data: JSON-able, what is known of the data that it is a position in.
 
         Raises:
             Failed: the disk is full or the folder cannot be written.
@@ -81,17 +82,18 @@ class Checkpoints:
         step = int(state.step)
         if step in self.manager.all_steps():
             return
-        leaves, data = named(state), {"position": position}
+        leaves, place = named(state), {"position": position}
         meta = {
             "layout": LAYOUT,
             "run": run,
             "versions": {name: version(name) for name in PACKAGES},
             "leaves": fingerprints(leaves),
+            "data": data,
         }
         args = ocp.args.Composite(
             **{k: ocp.args.StandardSave(v) for k, v in items(leaves).items()},
-            data=ocp.args.JsonSave(data),
-            meta=ocp.args.JsonSave({**meta, "seal": digest([meta, data])}),
+            data=ocp.args.JsonSave(place),
+            meta=ocp.args.JsonSave({**meta, "seal": digest([meta, place])}),
         )
         saved = self._guarded(lambda: self.manager.save(step, args=args, force=True))
         if not saved:
@@ -124,6 +126,10 @@ class Checkpoints:
             )
         return None
 
+    def data_of(self, step):
+        """What `save` was told of the data at a step that can be read, or None."""
+        return notes(self.folder / str(step))[0].get("data")
+
     def drop(self, step):
         """Removes the checkpoints of `step` and later ones, for good."""
         self._guarded(self.manager.wait_until_finished)
@@ -149,7 +155,7 @@ class Checkpoints:
             found, problem = _leaves(folder, wanted), None
         except Exception as error:  # orbax raises many kinds for damaged files
             problem = next(file_problems(folder), None) or reason(error)
-        if _anywhere(problem is not None):
+        if anywhere(problem is not None):
             return problem or "another process cannot read its part", None
         now, then = fingerprints(found), meta["leaves"]
         changed = [name for name in then if now.get(name) != then[name]]
@@ -319,7 +325,7 @@ def _leaves(folder, wanted):
     return found
 
 
-def _anywhere(flag):
+def anywhere(flag):
     """Whether it holds on any process."""
     if jax.process_count() == 1:
         return flag

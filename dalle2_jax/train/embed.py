@@ -7,7 +7,6 @@ the part was made from: a part that is finished is recognised and not made again
 `embeddings.json` names the CLIP.
 """
 
-import contextlib
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from dalle2_jax.data.images import decode
 from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
 from dalle2_jax.errors import BadInput
+from dalle2_jax.files import Lock, replacing
 from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh, replicated
 from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
 
@@ -98,16 +98,19 @@ def embed_shards(clip, tokenizer, data, folder, how=USUAL, show=None):
     claim(folder, about, how)
     reader, encode = ShardReader(shards, most=2), Encoder(clip, tokenizer, how, mesh)
     done = []
-    for number in range(how.index, len(shards), how.count):
-        paths = paths_of(folder, number, len(shards))
-        mark = {"clip": about["clip"], "dtype": how.dtype, "shard": shards[number]}
-        part = finished(paths, mark)
-        if part is None:
-            samples = Samples(reader, number, clip.cfg.image.size, how)
-            part = make_part(samples, encode, paths, mark)
-        done.append(part)
-        if show is not None:
-            show(number, len(shards), part)
+    name = f".lock-{how.index}-of-{how.count}"  # they share the folder, but no part
+    with Lock(folder, "choose another --to", name) as own:
+        for number in range(how.index, len(shards), how.count):
+            own.check()
+            paths = paths_of(folder, number, len(shards))
+            mark = {"clip": about["clip"], "dtype": how.dtype, "shard": shards[number]}
+            part = finished(paths, mark)
+            if part is None:
+                samples = Samples(reader, number, clip.cfg.image.size, how)
+                part = make_part(samples, encode, paths, mark)
+            done.append(part)
+            if show is not None:
+                show(number, len(shards), part)
     return done
 
 
@@ -259,22 +262,11 @@ def make_part(samples, encode, paths, mark):
     columns = {"key": keys, "caption": captions, "shard": [mark["shard"]] * len(keys)}
     table = pa.table({n: pa.array(v, pa.string()) for n, v in columns.items()})
     table = table.replace_schema_metadata({MARK: json.dumps(said)})
-    with _whole(paths.meta) as draft:
+    with replacing(paths.meta) as draft:
         pq.write_table(table, draft)
     return PartDone(mark["shard"], len(keys), left_out, made=True)
 
 
 def _save_rows(path, rows):
-    with _whole(path) as draft, draft.open("wb") as out:
+    with replacing(path) as draft, draft.open("wb") as out:
         np.save(out, rows, allow_pickle=False)
-
-
-@contextlib.contextmanager
-def _whole(path):
-    """A draft's path; it takes the place of `path` when it is written."""
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Stages that hear stored embeddings: what is read, and what must fit."""
 
+import os
+
 from dalle2_jax.components import params_sha256, read_json
 from dalle2_jax.data.embeddings import EmbeddingSource, is_embeddings
 from dalle2_jax.data.members import MemberSource
@@ -13,6 +15,8 @@ PRIORS = ("prior", "autoregressive")
 def folder_of(data):
     """The folder of embeddings that --data names, or None for anything else."""
     one = data[0] if isinstance(data, list | tuple) and len(data) == 1 else data
+    if isinstance(one, str):
+        one = os.path.expanduser(one)
     return one if is_embeddings(one) else None
 
 

@@ -16,9 +16,11 @@ from dalle2_jax.data.examples import write_examples
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.diffusion.walk import seed_key
 from dalle2_jax.errors import BadInput, Failed, Preempted
+from dalle2_jax.files import Lock, local_path
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
-from dalle2_jax.shard.processes import barrier, in_step, is_first
-from dalle2_jax.train.begin import begin, claim, prepared
+from dalle2_jax.shard.processes import in_step, is_first
+from dalle2_jax.train.agreement import check_tokens
+from dalle2_jax.train.begin import begin, claimed, decided_by_first, prepared
 from dalle2_jax.train.checkpoint import Checkpoints
 from dalle2_jax.train.cost import mesh_peak, model_flops
 from dalle2_jax.train.inputs import (
@@ -35,6 +37,7 @@ from dalle2_jax.train.measure import with_squares
 from dalle2_jax.train.metrics import Clock, Feed, log_hook, open_log
 from dalle2_jax.train.optim import optimizer
 from dalle2_jax.train.run import as_dict
+from dalle2_jax.train.same_data import position_in, settle_data, summary_in
 from dalle2_jax.train.samples import sample_hook
 from dalle2_jax.train.step import step_of
 from dalle2_jax.train.trace import Trace
@@ -47,7 +50,8 @@ class Job(NamedTuple):
     directory that lends frozen components and takes the finished one; init: a model
     directory whose component the run starts from; ema: decay of the average that
     becomes the component (None: Optim.ema); wandb: a project of Weights & Biases;
-    profile: (first, last) step of a trace; judge: what `judged.judge_hook` is given.
+    profile: (first, last) step of a trace; judge: what `judged.judge_hook` is given;
+    other_data: whether a run that has begun may go on with other data.
     """
 
     data: Any
@@ -58,10 +62,11 @@ class Job(NamedTuple):
     wandb: str | None = None
     profile: tuple | None = None
     judge: Any = None
+    other_data: bool = False
 
 
 class Work(NamedTuple):
-    """What a run has open."""
+    """What a run has open. data: what checkpoints keep of it; lock: of process 0."""
 
     mesh: Any
     source: Any
@@ -70,6 +75,8 @@ class Work(NamedTuple):
     frozen: Any
     tx: Any
     checkpoints: Checkpoints
+    data: dict
+    lock: Lock | None
 
 
 def fit(run, job, show=None):
@@ -89,10 +96,19 @@ def fit(run, job, show=None):
             were bad.
         Preempted: a stop was asked for and the state is committed.
     """
+    job = job._replace(
+        workdir=local_path(job.workdir),
+        model=local_path(job.model),
+        init=job.init and local_path(job.init),
+    )
     _check(run, job)
-    claim(job.workdir, run, job.init)
-    barrier("run directory claimed")
-    work = open_work(run, job)
+    with claimed(job.workdir, run, job.init) as lock:
+        return _fit(run, job, lock, show)
+
+
+def _fit(run, job, lock, show):
+    """`fit` in a run directory that is its own."""
+    work = open_work(run, job, lock)
     with Stop() as stop, closing(work.checkpoints):
         state, seconds = trained(run, job, work, stop, show)
     if stop.asked and int(state.step) < run.steps:
@@ -109,17 +125,21 @@ def fit(run, job, show=None):
     return seconds
 
 
-def open_work(run, job):
+def open_work(run, job, lock):
     """Opens everything that outlives a return to an older checkpoint: Work."""
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.batch)
     source = open_source(run, job)
+    settle = functools.partial(settle_data, job.workdir, source, job.other_data)
+    decided_by_first("data", settle)
     tokenizer = obtain_tokenizer(run, job, source)
     clip_cfg, frozen = borrow_clip(run, job, mesh, source)
+    check_tokens(run, clip_cfg, tokenizer, job.model)
     tx = optimizer(run.optim, run.steps)
-    folder = (job.workdir / "checkpoints").resolve()
+    folder = job.workdir / "checkpoints"
     checkpoints = Checkpoints(folder, run.keep, run.keep_every)
-    return Work(mesh, source, tokenizer, clip_cfg, frozen, tx, checkpoints)
+    lent, data = (tokenizer, clip_cfg, frozen), summary_in(job.workdir)
+    return Work(mesh, source, *lent, tx, checkpoints, data, lock)
 
 
 def trained(run, job, work, stop, show):
@@ -131,6 +151,9 @@ def trained(run, job, work, stop, show):
     prepare = functools.partial(prepared, run, job, work)
     state, position = begin(run, work.tx, work.mesh, work.checkpoints, prepare)
     position = position_at(job.workdir, int(state.step), position)
+    if work.checkpoints.manager.all_steps():
+        then = work.checkpoints.data_of(int(state.step))
+        position = position_in(position, then, work.data)
     step = in_step(step_of(run, work.clip_cfg, work.tx, state, work.mesh))
     key = jax.jit(lambda: seed_key(run.seed), out_shardings=replicated(work.mesh))()
 
@@ -156,10 +179,15 @@ def walk(run, job, work, state, update, feed, stop, show):
     ledger = Ledger(feed, run, job.workdir)
     clock = Clock(feed, run.batch, functools.partial(share_of_peak, run, work))
 
+    def own(moment):
+        if work.lock is not None:
+            work.lock.check()
+
     def save(state):
-        work.checkpoints.save(state, feed.used, as_dict(run))
+        work.checkpoints.save(state, feed.used, as_dict(run), work.data)
 
     hooks = [
+        (1, own),
         (1, clock.tick),
         (1, trace.tick),
         (1, ledger.note),

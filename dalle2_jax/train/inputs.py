@@ -17,6 +17,7 @@ from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import local_rows, make_mesh
 from dalle2_jax.shard.processes import barrier, is_first, spread
 from dalle2_jax.shard.rules import shardings
+from dalle2_jax.train.agreement import check_borrowed
 from dalle2_jax.train.embedded import (
     check_clip,
     findings,
@@ -107,6 +108,7 @@ def borrow_clip(run, job, mesh, source=None):
         _tell(findings(source, unit=True))
         return None, {}
     clip = load_component(job.model, "clip")
+    check_borrowed(run, clip.cfg, job.model)
     params = clip.params
     if run.codes:
         check_tables(run.codes, params_sha256(params))

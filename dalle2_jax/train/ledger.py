@@ -7,12 +7,14 @@ steps drawn for its examples. A return to an older checkpoint is a line there, t
 
 import collections
 import json
+import os
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from dalle2_jax.errors import Failed
+from dalle2_jax.files import json_lines
 from dalle2_jax.shard.processes import is_first
 
 QUARTERS = 4
@@ -126,16 +128,16 @@ def by_quarter(losses, times, steps):
 def append(workdir, line):
     """Adds one object to the file of skipped steps; process 0 does."""
     if is_first():
-        with (workdir / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with (workdir / FILE).open("ab+") as file:
+            if file.tell():  # a line that a crash cut short has no end
+                file.seek(-1, os.SEEK_END)
+            cut = file.read(1) not in (b"", b"\n")
+            file.write(f"{chr(10) * cut}{json.dumps(line)}\n".encode())
 
 
 def returns(workdir):
     """The lines that tell of returns: [{"rollback": step, "position": ...}, ...]."""
-    path = workdir / FILE
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    lines = [json.loads(line) for line in text.split("\n") if line.endswith("}")]
-    return [line for line in lines if "rollback" in line]
+    return [line for line in json_lines(workdir / FILE) if "rollback" in line]
 
 
 def position_at(workdir, step, position):

@@ -6,6 +6,7 @@ import time
 import jax
 from tensorboardX import SummaryWriter
 
+from dalle2_jax.files import json_lines, replacing
 from dalle2_jax.shard.processes import is_first
 from dalle2_jax.train.weights_and_biases import WeightsAndBiases
 
@@ -19,9 +20,8 @@ class MetricsFile:
     def __init__(self, workdir, step):
         self.path = workdir / "metrics.jsonl"
         kept = [m for m in read_metrics(self.path) if m["step"] <= step]
-        draft = self.path.with_name(".metrics.jsonl.new")
-        draft.write_text("".join(json.dumps(m) + "\n" for m in kept))
-        draft.replace(self.path)
+        with replacing(self.path) as draft:
+            draft.write_text("".join(json.dumps(m) + "\n" for m in kept))
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(workdir / "logs"), purge_step=step + 1)
 
@@ -81,10 +81,7 @@ def open_log(workdir, step, project=None, config=None):
 
 def read_metrics(path):
     """The lines of a metrics.jsonl as dicts; a line cut short by a crash is dropped."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return [line for line in json_lines(path) if isinstance(line.get("step"), int)]
 
 
 class Feed:

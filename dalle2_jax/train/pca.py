@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dalle2_jax.errors import BadInput
+from dalle2_jax.files import local_path, replacing
 from dalle2_jax.prior.codes import codes_of_moments, fit_dots, quality
 
 CHUNK = 16_384
@@ -127,9 +128,8 @@ def save_tables(path, tables, about):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {name: np.ascontiguousarray(table) for name, table in tables.items()}
-    draft = path.with_name(f".{path.name}.new")
-    save_file(flat, draft, metadata={"dalle2_jax": json.dumps(about)})
-    draft.replace(path)
+    with replacing(path) as draft:
+        save_file(flat, draft, metadata={"dalle2_jax": json.dumps(about)})
 
 
 def with_tables(run, params):
@@ -178,7 +178,7 @@ def read_tables(path):
         BadInput: there is no such file, or it is damaged.
     """
     try:
-        with safe_open(path, "np") as file:
+        with safe_open(local_path(path), "np") as file:
             tables = {name: file.get_tensor(name) for name in sorted(file.keys())}
             return tables, json.loads((file.metadata() or {})["dalle2_jax"])
     except UNREADABLE as error:

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dalle2_jax.components import STAGES
-from dalle2_jax.config import build, plain
+from dalle2_jax.config import SEEDS, build, plain
 from dalle2_jax.decoder.bsr import RECIPES
 from dalle2_jax.diffusion.schedule import Noise
 from dalle2_jax.errors import BadInput
@@ -25,6 +25,7 @@ HEARING = ("prior", "autoregressive", "decoder")  # stages that z_i and captions
 CONTRASTIVE = ("clip", "noised_clip")  # stages whose loss compares examples
 # What may change between a run and its resumption.
 FREE = (
+    "steps",  # not below the step that it has reached
     "log_every",
     "save_every",
     "sample_every",
@@ -191,6 +192,10 @@ def run_from(config):
     for name in ("batch", "steps", "accumulate", "log_every", "save_every"):
         if getattr(run, name) <= 0:
             raise BadInput(f"config.{name} must be positive, not {getattr(run, name)}.")
+    if not 0 <= run.seed < SEEDS:
+        raise BadInput(
+            f"config.seed is {run.seed}; take a whole number from 0 to {SEEDS - 1}."
+        )
     if run.accumulate > 1 and (stage in CONTRASTIVE or run.optim.sam_rho):
         raise BadInput(
             f"config.accumulate is {run.accumulate}, but the {stage} stage compares "

@@ -22,7 +22,7 @@ from dalle2_jax.train.fingerprint import digest, fingerprint_on_host
 def steps_of(workdir):
     """Steps of the committed checkpoints, oldest first."""
     found = (Path(workdir) / "checkpoints").glob("*")
-    return sorted(int(path.name) for path in found if path.name.isdigit())
+    return sorted(int(path.name) for path in found if path.name.isdecimal())
 
 
 def problems(folder):
@@ -31,6 +31,7 @@ def problems(folder):
     Args:
         folder: checkpoints/<step>.
     """
+    folder = Path(folder).resolve()  # orbax takes no relative paths
     found = list(file_problems(folder))
     try:
         meta, _ = notes(folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from dalle2_jax.cli.quickstart import Plan, link_model
+from dalle2_jax.cli.quickstart import Plan, copy_model
 
 WORDS = ["quickstart", "--minutes", "0.5", "--captions", "4", "--out", "q"]
 # Background jobs of a shell ignore ctrl-C, and children inherit that.
@@ -78,21 +79,30 @@ def test_the_report_is_complete(folder):
         assert (folder / "q" / name).stat().st_size > 500
 
 
-def test_the_latest_model_has_a_short_name(tmp_path):
-    for seed in (0, 1):
+def test_the_latest_model_has_a_short_name_and_can_be_copied(tmp_path):
+    place = tmp_path / "model"
+    place.symlink_to("simple-1min-seed0/model")  # as earlier versions left it
+    for seed in (0, 1, 0):
         plan = Plan("simple", 1, tmp_path, seed, 2, "small")
-        (plan.folder / "model").mkdir(parents=True)
-        link_model(plan)
-        assert (tmp_path / "model").resolve() == (plan.folder / "model").resolve()
-    (tmp_path / "model").unlink()
-    (tmp_path / "model").mkdir()
-    link_model(plan)
-    assert not (tmp_path / "model").is_symlink()
+        own = plan.folder / "model" / "clip"
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "config.json").write_text(str(seed))
+        (tmp_path / ".model.new" / "half").mkdir(parents=True)  # it was interrupted
+        copy_model(plan)
+        shutil.copytree(place, tmp_path / f"copy{len(list(tmp_path.iterdir()))}")
+        assert (place / "clip" / "config.json").read_text() == str(seed)
+        assert not any(path.is_symlink() for path in (place, *place.rglob("*")))
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "mine").write_text("")
+    copy_model(plan)
+    assert [path.name for path in place.iterdir()] == ["mine"]
 
 
 def test_finished_stages_are_not_trained_again(folder):
     model = folder / "q/simple-0.5min-seed0/model"
-    assert (folder / "q/model").resolve() == model.resolve()
+    weights = "decoder/model.safetensors"
+    assert (folder / "q/model" / weights).read_bytes() == (model / weights).read_bytes()
     before = {p: p.stat().st_mtime_ns for p in model.rglob("*.safetensors")}
     dalle2(folder, *WORDS)
     assert before == {p: p.stat().st_mtime_ns for p in model.rglob("*.safetensors")}

@@ -68,7 +68,15 @@ def test_what_may_change_between_a_run_and_its_resumption():
     assert difference(run, other) is None
     optim = dataclasses.replace(run.optim, rate=1.0)
     assert difference(run, dataclasses.replace(run, optim=optim)) == "config.optim.rate"
-    assert difference(run, dataclasses.replace(run, steps=3)) == "config.steps"
+    assert difference(run, dataclasses.replace(run, batch=3)) == "config.batch"
+    assert difference(run, dataclasses.replace(run, steps=3)) is None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "x", True])
+def test_a_seed_is_a_whole_number_of_64_bits(seed):
+    with pytest.raises(BadInput, match="config.seed"):
+        load_run("configs/clip.py:small", [f"--config.seed={seed!r}"])
+    assert load_run("configs/clip.py", [f"--config.seed={2**64 - 1}"]).seed == 2**64 - 1
 
 
 def test_what_blocks_keep_may_change_but_has_a_name():
