@@ -36,14 +36,16 @@ def identity_of(
 
 
 def local_sizes(paths: Sequence[str]) -> list[int | None]:
-    """Bytes of each file, None for URLs, which would be a request each.
+    """Bytes of each file; None for URLs, which would be a request each, and folders.
+
+    A folder's own size changes with files that are no part of the data.
 
     Raises:
         BadInput: a file is not there.
     """
 
     def one(path):
-        return None if is_url(path) else os.stat(path).st_size
+        return None if is_url(path) or os.path.isdir(path) else os.stat(path).st_size
 
     try:
         with ThreadPoolExecutor(16) as pool:

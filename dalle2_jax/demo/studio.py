@@ -14,6 +14,7 @@ from PIL import Image
 
 from dalle2_jax.data.images import decode
 from dalle2_jax.data.provenance import save_picture
+from dalle2_jax.data.text import lines_in
 from dalle2_jax.diffusion.schedule import rows
 from dalle2_jax.errors import BadInput
 from dalle2_jax.manipulate import inpaint as painting
@@ -82,7 +83,7 @@ def draw_captions(studio, text, count, seed, steps="", guidance="", tell=None):
     Raises:
         BadInput: no caption, too many pictures, steps that cannot be.
     """
-    captions = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    captions = lines_in(text or "")
     if not captions:
         raise BadInput("there is no caption; write one, or several, one a line.")
     wanted = [caption for caption in captions for _ in range(_counted(count))]
