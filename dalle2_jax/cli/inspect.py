@@ -179,13 +179,14 @@ def check(folder, verify, digest):
 
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder} is no run directory: it holds no config.json.")
-    run_config(folder)
     os.environ["JAX_PLATFORMS"] = "cpu"  # training may have the accelerator
     from dalle2_jax.cli.machine import start_jax
 
     start_jax()
     from dalle2_jax.train.verify import digests, problems, steps_of
 
+    if not steps_of(folder):
+        run_config(folder)  # a foreign folder has none either
     if verify:
         if not steps_of(folder):
             raise BadInput(f"{folder} holds no checkpoint yet; train it for a while.")
