@@ -4,15 +4,14 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import numpy as np
 
+from dalle2_jax.data import stores
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
-from dalle2_jax.data.shard_index import is_url
 from dalle2_jax.data.shard_reader import ShardReader
+from dalle2_jax.data.store_faults import shown
 from dalle2_jax.data.tar_members import EMPTY, NO_TAR
 from dalle2_jax.errors import BadInput
 
@@ -40,12 +39,9 @@ def expand_braces(pattern):
 
 def _matches(pattern):
     """The shards that one pattern without braces names, sorted."""
+    if stores.is_url(pattern):
+        return stores.matches(pattern)
     wild = any(letter in pattern for letter in "*?[")
-    if is_url(pattern):
-        if not wild:
-            return [pattern]
-        fs, path = fsspec.core.url_to_fs(pattern)
-        return sorted(fs.unstrip_protocol(p) for p in fs.glob(path))
     pattern = os.path.expanduser(pattern)
     if os.path.isdir(pattern):
         return sorted(str(p) for p in Path(pattern).glob("*.tar"))
@@ -64,12 +60,13 @@ def expand(paths):
 
     Raises:
         BadInput: a named shard is not there, or nothing matches.
+        Failed: a store does not answer.
     """
     patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     named = [p for pattern in patterns for p in expand_braces(os.fspath(pattern))]
     shards = [shard for pattern in named for shard in _matches(pattern)]
     if not shards:
-        said = ", ".join(map(str, patterns))
+        said = ", ".join(map(shown, patterns))
         raise BadInput(
             f"No tar shard matches {said or 'an empty list'}; check the path."
         )
@@ -99,8 +96,8 @@ class ShardSource(Sequence):
     def __init__(self, paths, need=NEED, keep=(), said=""):
         self.shards = expand(paths)
         self.reader = ShardReader(self.shards, tuple(need), tuple(keep), said)
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(self.reader.selected, range(len(self.shards))))
+        shards = range(len(self.shards))
+        found = stores.in_parallel(self.reader.selected, shards)
         self.indices = [one.index for one in found]
         self.starts = np.cumsum([0, *(len(index.keys) for index in self.indices)])
         self.problems = _total(
@@ -186,12 +183,13 @@ def _total(counts):
 def _nothing(shards, reasons):
     """One sentence on why not a single sample can be used."""
     said = ", ".join(f"{reason}: {n}" for reason, n in reasons.items())
+    first = shown(shards[0])
     if len(shards) == 1 and NO_TAR in reasons:
         return (
-            f"{shards[0]} is no tar file; shards are uncompressed tars of KEY.jpg or "
+            f"{first} is no tar file; shards are uncompressed tars of KEY.jpg or "
             ".png, KEY.txt and KEY.json."
         )
     if len(shards) == 1 and EMPTY in reasons:
-        return f"The shard {shards[0]} is empty; remove it or make it again."
+        return f"The shard {first} is empty; remove it or make it again."
     others = f" and {len(shards) - 1} others" if len(shards) > 1 else ""
-    return f"No usable sample in {shards[0]}{others} ({said})."
+    return f"No usable sample in {first}{others} ({said})."

@@ -15,11 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from dalle2_jax.data import stores
+from dalle2_jax.data.stores import is_url
 from dalle2_jax.data.tar_members import contents_of
 from dalle2_jax.errors import BadInput
 
@@ -84,16 +85,12 @@ class ShardIndex(NamedTuple):
         )
 
 
-def is_url(path):
-    """Whether fsspec and not the file system reads this path."""
-    return "://" in str(path)
-
-
 def index_of(path):
     """The index of a shard, from beside it, from the cache, or built now.
 
     Raises:
         BadInput: the file is not there or cannot be read.
+        Failed: its store does not answer.
     """
     stamp = stamp_of(path)
     for place in (beside(path), cached(path)):
@@ -112,12 +109,16 @@ def publish(path):
 
     Raises:
         BadInput: the shard cannot be read, or its folder not be written.
+        Failed: its store does not answer.
     """
     index, stamp = index_of(path), stamp_of(path)
-    if _load(beside(path), stamp) is None:
+    if _load(beside(path), stamp) is not None:
+        return index
+    if is_url(path):
+        stores.write(beside(path), _packed(stamp, index))
+    else:
         try:
-            with fsspec.open(str(beside(path)), "wb") as out:
-                out.write(_packed(stamp, index))
+            Path(beside(path)).write_bytes(_packed(stamp, index))
         except OSError as error:
             raise BadInput(
                 f"{beside(path)} cannot be written ({error}); mend the permissions."
@@ -140,25 +141,19 @@ def cached(path):
 
 def stamp_of(path):
     """What a shard is recognised by: size and time of change."""
+    if is_url(path):
+        return f"{VERSION} {stores.stamp(path)}"
     try:
-        if not is_url(path):
-            state = os.stat(path)
-            return f"{VERSION} {state.st_size} {state.st_mtime_ns}"
-        about = fsspec.core.url_to_fs(path)
-        info = about[0].info(about[1])
-    except (OSError, ValueError, ImportError) as error:
+        state = os.stat(path)
+    except (OSError, ValueError) as error:
         raise BadInput(f"The shard {path} cannot be read ({error}).") from error
-    marks = [
-        info.get(k) for k in ("size", "mtime", "ETag", "etag", "updated", "created")
-    ]
-    return f"{VERSION} {marks}"
+    return f"{VERSION} {state.st_size} {state.st_mtime_ns}"
 
 
 def _load(place, stamp):
     """An index that was saved for this stamp, else None."""
     try:
-        with fsspec.open(str(place), "rb") as file:
-            saved = load(file.read())
+        saved = load(_bytes_of(place))
         about = json.loads(saved.pop("about").tobytes())
         if about["stamp"] != stamp or about["check"] != _check(saved):
             return None
@@ -175,6 +170,11 @@ def _load(place, stamp):
         **strings,
         **arrays,
     )
+
+
+def _bytes_of(place):
+    """The bytes of an index, wherever it is kept."""
+    return stores.read_whole(place) if is_url(place) else Path(place).read_bytes()
 
 
 def _check(arrays):
@@ -211,7 +211,7 @@ def _save(place, stamp, index):
 def build_index(path):
     """Reads every header of a shard, its captions and JSON members. See `index_of`."""
     try:
-        with fsspec.open(str(path), "rb") as file:
+        with stores.open_file(path) if is_url(path) else open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             return _arranged(contents_of(file, size))

@@ -3,6 +3,7 @@
 import json
 import threading
 
+from dalle2_jax.data.store_faults import shown
 from dalle2_jax.data.tar_members import parsed
 from dalle2_jax.errors import BadInput
 
@@ -35,6 +36,7 @@ class Skipped:
         Raises:
             BadInput: there are too many of them.
         """
+        shard = shown(shard)
         with self.lock:
             if (shard, key) in self._broken:
                 return
@@ -65,7 +67,7 @@ class Skipped:
             BadInput: it is too large a share.
         """
         found = {}
-        for name, index in zip(shards, indices):
+        for name, index in zip(map(shown, shards), indices):
             self._shard(name, index)
             for reason, keys in index.problems.items():
                 found.setdefault(reason, []).extend((name, key) for key in keys)
