@@ -9,6 +9,7 @@ MiB it asks for. At most AT_ONCE requests of a process are under way at a time.
 """
 
 import asyncio
+import atexit
 import functools
 import importlib.util
 import io
@@ -39,7 +40,7 @@ QUIET = 10.0  # seconds between words about tries
 SLICE = 0.2  # seconds in which a read notices that it is to end
 FIELDS = "etag", "ETag", "mtime", "updated", "created", "blob_id", "Last-Modified"
 
-_leaving = threading.Event()
+_leaving = [False]  # no Event: a signal's handler may set it at any time
 _slots = threading.BoundedSemaphore(AT_ONCE)
 _spoken = [0.0]  # when a try was last told of
 
@@ -61,17 +62,24 @@ def is_url(path: object) -> bool:
 
 def leave() -> None:
     """Ends every read that is under way or waits for its next try: Failed there."""
-    _leaving.set()
+    _leaving[0] = True
 
 
 def stay() -> None:
     """Reads may be made again after `leave`."""
-    _leaving.clear()
+    _leaving[0] = False
 
 
-def pause(seconds: float) -> None:
-    """Waits before another try, or until the process leaves."""
-    _leaving.wait(seconds)
+# Threads are joined before the process ends; before that they must stop trying.
+getattr(threading, "_register_atexit", atexit.register)(leave)
+
+
+def pause(seconds: float) -> bool:
+    """Waits before another try; True at once where no try is to follow (`leave`)."""
+    until = time.monotonic() + seconds
+    while not _leaving[0] and time.monotonic() < until:
+        time.sleep(min(SLICE, max(0.0, until - time.monotonic())))
+    return _leaving[0]
 
 
 def patience() -> float:
@@ -204,6 +212,8 @@ def _ask(url: str, call: Callable, length: int = 0, verb: str = "read") -> Any:
     """call(), tried again while that may help."""
     seconds = patience() + PER_MIB * length / 2**20
     for attempt in range(TRIES):
+        if _leaving[0]:
+            raise _told_to_stop(url)
         try:
             with _slots:
                 return call()
@@ -233,9 +243,8 @@ def _before_next(url: str, fault: Fault, attempt: int) -> None:
         logging.getLogger(__name__).warning(
             "%s: %s; trying again in %g s", shown(url), fault.reason, seconds
         )
-    pause(seconds)
-    if _leaving.is_set():
-        raise Failed(f"{shown(url)} was not read to the end: told to stop.")
+    if pause(seconds):
+        raise _told_to_stop(url)
 
 
 def _call(
@@ -252,9 +261,9 @@ def _call(
     answer = _begun(system, name, functools.partial(_apply, (path, *args), options))
     until = time.monotonic() + patience() + PER_MIB * length / 2**20
     while not answer.done() and time.monotonic() < until:
-        if _leaving.is_set():
+        if _leaving[0]:
             answer.cancel()
-            raise Failed(f"{shown(url)} was not read to the end: told to stop.")
+            raise _told_to_stop(url)
         wait([answer], timeout=SLICE)
     if not answer.done():
         answer.cancel()
@@ -364,6 +373,10 @@ def _of_length(data: bytes, length: int) -> bytes:
     if len(data) != length:
         raise WrongAnswer(f"{len(data)} bytes in place of {length}", len(data))
     return data
+
+
+def _told_to_stop(url: str) -> Failed:
+    return Failed(f"{shown(url)} was not read to the end: told to stop.")
 
 
 def _no_ranges(url: str) -> BadInput:
