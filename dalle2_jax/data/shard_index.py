@@ -128,7 +128,7 @@ def publish(path):
 
 def beside(path):
     """Where the index of a shard is kept: a Path, or a URL."""
-    return f"{path}.idx" if is_url(path) else Path(f"{path}.idx")
+    return stores.beside(path, ".idx") if is_url(path) else Path(f"{path}.idx")
 
 
 def cached(path):

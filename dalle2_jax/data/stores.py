@@ -13,9 +13,9 @@ import atexit
 import functools
 import importlib.util
 import io
-import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +41,7 @@ SLICE = 0.2  # seconds in which a read notices that it is to end
 FIELDS = "etag", "ETag", "mtime", "updated", "created", "blob_id", "Last-Modified"
 
 _leaving = [False]  # no Event: a signal's handler may set it at any time
+_told = []  # calls that tell other processes of this one that they leave
 _slots = threading.BoundedSemaphore(AT_ONCE)
 _spoken = [0.0]  # when a try was last told of
 
@@ -60,9 +61,23 @@ def is_url(path: object) -> bool:
     return "://" in str(path)
 
 
+def beside(url: str, ending: str) -> str:
+    """The URL of a file next to another; a query, as of a token, stays at the end."""
+    path, mark, query = url.partition("?" if re.match("https?://", url) else "\0")
+    return f"{path}{ending}{mark}{query}"
+
+
 def leave() -> None:
     """Ends every read that is under way or waits for its next try: Failed there."""
     _leaving[0] = True
+    for tell in _told:
+        tell()
+
+
+def when_leaving(tell: Callable) -> Callable:
+    """Calls `tell` in `leave`; returns what ends that."""
+    _told.append(tell)
+    return functools.partial(_told.remove, tell)
 
 
 def stay() -> None:
@@ -240,9 +255,8 @@ def _before_next(url: str, fault: Fault, attempt: int) -> None:
     now = time.monotonic()
     if seconds > PAUSE and now - _spoken[0] > QUIET:
         _spoken[0] = now
-        logging.getLogger(__name__).warning(
-            "%s: %s; trying again in %g s", shown(url), fault.reason, seconds
-        )
+        said = f"{shown(url)}: {fault.reason}; trying again in {seconds:g} s"
+        print(said, file=sys.stderr, flush=True)
     if pause(seconds):
         raise _told_to_stop(url)
 

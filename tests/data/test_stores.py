@@ -166,7 +166,7 @@ def server(tmp_path, monkeypatch, pauses):
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "served"
-    make_shapes("simple", 6, 0, folder, 16, shard_size=3)
+    make_shapes("simple", 8, 0, folder, 16, shard_size=4)
     (folder / "letters").write_bytes(bytes(range(256)))
     with Server(folder) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -278,7 +278,7 @@ def test_secrets_of_an_address_are_never_said(server, pauses):
 
 def test_a_signed_address_is_read_and_its_samples_have_names_without_it(server):
     source = ShardSource(server.url(f"00000.tar?sig={SECRET}"))
-    assert [source[i].caption for i in range(3)] == list(source.captions())
+    assert [source[i].caption for i in range(4)] == list(source.captions())
     assert all(path.endswith(f"?sig={SECRET}") for _, path, _ in server.served)
     assert SECRET not in source.name(0) and "00000.tar" in source.name(0)
 
@@ -325,7 +325,7 @@ def test_an_index_is_written_beside_the_shard_or_why_not_is_said(server):
         publish(server.url("00000.tar"))
     server.whole = "right"
     made = publish(server.url("00000.tar"))
-    assert (server.folder / "00000.tar.idx").is_file() and len(made.keys) == 3
+    assert (server.folder / "00000.tar.idx").is_file() and len(made.keys) == 4
 
 
 def test_a_glob_lists_a_folder_or_says_why_not(server, pauses):
@@ -348,12 +348,12 @@ def test_a_glob_lists_a_folder_or_says_why_not(server, pauses):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
-    monkeypatch.delitem(fsspec.registry._registry, "http", raising=False)
+    known = sys.modules["fsspec.registry"]._registry
+    monkeypatch.delitem(known, "http", raising=False)
     for pattern in ("http://host/x.tar", "http://host/*.tar"):
         with pytest.raises(BadInput, match="pip install aiohttp"):
             ShardSource(pattern)
-    with pytest.raises(BadInput, match="s3fs|gcsfs"):
-        raise BadInput(fault_of(ImportError("no"), "gs://b/k", 1).remedy)
+    assert "gcsfs" in fault_of(ImportError("no"), "gs://b/k", 1).remedy
     with pytest.raises(BadInput, match="nosuch"):
         ShardSource("nosuch://host/x.tar")
 
@@ -423,8 +423,8 @@ LAGGING = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolutio
 def test_errors_of_all_stores_are_told_apart(problem, again, words):
     fault = fault_of(problem, "s3://bucket/key", 9)
     assert fault.again is again and re.search(words, fault.reason)
-    waits = getattr(problem, "response", None) and again
-    assert fault.pause == (5 if waits else 0) or not again
+    told = any(hasattr(one, "response") for one in (problem, problem.__cause__))
+    assert fault.pause == (5 if told else 0)
 
 
 class Stuck(fsspec.AbstractFileSystem):
