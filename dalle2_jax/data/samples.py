@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dalle2_jax.data import stores
 from dalle2_jax.data.images import decode
 from dalle2_jax.errors import BadInput, Failed
 
@@ -85,11 +86,14 @@ class Workers:
         self.free = queue.SimpleQueue()
         for slot in range(SLOTS):
             self.free.put(slot)
+        context = get_context("spawn")
+        leaving = context.Event()
+        self.untold = stores.when_leaving(leaving.set)
         self.pool = ProcessPoolExecutor(
             count,
-            mp_context=get_context("spawn"),
+            mp_context=context,
             initializer=_begin,
-            initargs=(maker, self.block.name, self.shape),
+            initargs=(maker, self.block.name, self.shape, leaving),
         )
 
     def fill(self, records, images, tokens):
@@ -126,6 +130,7 @@ class Workers:
             self.free.get()
         self.free.put(None)
         self.pool.shutdown(cancel_futures=True)
+        self.untold()
         del self.pixels
         self.block.close()
         self.block.unlink()
@@ -150,12 +155,16 @@ def _shared(size):
 _worker = None  # (Maker, SharedMemory, its pixels) of this process
 
 
-def _begin(maker, name, shape):
-    """Readies a worker; signals are the parent's business, its death ends this one."""
+def _begin(maker, name, shape, leaving):
+    """Readies a worker; signals are the parent's business, its death ends this one.
+
+    leaving: set by the parent where remote reads are to be given up.
+    """
     global _worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent_process(),), daemon=True).start()
+    for call, about in ((_follow, parent_process()), (_give_up, leaving)):
+        threading.Thread(target=call, args=(about,), daemon=True).start()
     block = SharedMemory(name)
     _worker = (maker, block, np.ndarray(shape, np.uint8, block.buf))
 
@@ -163,6 +172,11 @@ def _begin(maker, name, shape):
 def _follow(parent):
     parent.join()
     os._exit(1)
+
+
+def _give_up(leaving):
+    leaving.wait()
+    stores.leave()
 
 
 def _fill(part):
