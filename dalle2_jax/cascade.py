@@ -36,6 +36,7 @@ PRIORS = {  # stage -> sampler; the first one that a model holds serves
     "prior_dalle2_pytorch": sample_z_image,
     "autoregressive": sample_autoregressive,
 }
+SAMPLED = (*PRIORS, "decoder", "upsampler", "upsampler_2")  # stages with a Sampling
 ROUTES = ("prior", "text", "image", "none")
 
 
@@ -91,7 +92,8 @@ def cascade(model, asked, run, how, route="prior"):
     Returns:
         (Work, given) that make the pictures, float32 [b, y, x, 3] in [-1, 1].
     """
-    assert route in ROUTES, f"route must be one of {', '.join(ROUTES)}"
+    if route not in ROUTES:
+        raise BadInput(f"the route {route!r} is none of {', '.join(ROUTES)}.")
     caption, told, empty = captions_read(model, asked, run)
     z_image = asked.z_image
     if route == "prior":
@@ -202,6 +204,20 @@ def upsampler_works(model, how):
         yield upsampler_work(model.upsampler_2, how, "upsampler_2", {}, 400)
 
 
+def run_upsamplers(model, image, keys, how):
+    """Pictures of the decoder through every upsampler that the model holds.
+
+    Args:
+        model: UnCLIP.
+        image: float32 [b, y, x, 3] in [-1, 1], of any size.
+        keys: [b].
+        how: {stage: Sampling}.
+    """
+    for work in upsampler_works(model, how):
+        image = work(image, keys)
+    return image
+
+
 def upsampler_work(part, how, stage, shared, fold=None):
     """The work of one upsampler."""
     static = static_of(part, how, stage)
@@ -209,9 +225,33 @@ def upsampler_work(part, how, stage, shared, fold=None):
 
 
 def static_of(part, how, stage):
-    """What the program of a stage is compiled for."""
-    way = how.get(stage) or sampling_of(part)
+    """What the program of a stage is compiled for; see `chosen_sampling`."""
+    way = chosen_sampling(part, how, stage)
     return {"cfg": part.cfg, "noise": part.noise, "how": way}
+
+
+def chosen_sampling(part: Any, how: dict, stage: str) -> Sampling:
+    """The Sampling of a stage: the one of its name in `how`, or else its own.
+
+    Args:
+        part: the stage's component.
+        how: {stage: Sampling}.
+        stage: its name.
+
+    Raises:
+        BadInput: `how` names a stage that there is not, or holds something else.
+    """
+    if not isinstance(how, dict):
+        raise BadInput(f"the samplings are {{stage: Sampling}}, not {how!r}.")
+    for name, way in how.items():
+        if name not in SAMPLED:
+            raise BadInput(
+                f"the samplings name {name!r}, which is no stage that is sampled; "
+                f"these are {', '.join(SAMPLED)}."
+            )
+        if not isinstance(way, Sampling):
+            raise BadInput(f"the sampling of {name} must be a Sampling, not {way!r}.")
+    return how.get(stage) or sampling_of(part)
 
 
 def costs(model, how, route="prior"):

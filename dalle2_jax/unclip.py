@@ -4,6 +4,7 @@ The public face of a model: its directory, its samples. The stages are in stages
 what follows what in cascade.py, how many at a time in batching.py.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +19,13 @@ from dalle2_jax.cascade import (
     prior_of,
     prior_work,
     run_stage,
+    run_upsamplers,
     sampling_of,
-    upsampler_works,
 )
 from dalle2_jax.components import components_of, load_component
-from dalle2_jax.data.tokens import Tokenizer
-from dalle2_jax.diffusion.walk import Sampling, sample_keys, stage_keys
+from dalle2_jax.data.picture_arrays import as_floats
+from dalle2_jax.data.tokens import Tokenizer, as_captions
+from dalle2_jax.diffusion.walk import Sampling, sample_keys, seed_key, stage_keys
 from dalle2_jax.errors import BadInput
 from dalle2_jax.stages import (
     Caption,
@@ -46,6 +48,7 @@ __all__ = [  # a model, its samples, and the stages they are made of
     "Request",
     "Sampling",
     "UnCLIP",
+    "check_count",
     "decoder_condition",
     "draw",
     "draw_z_image",
@@ -75,13 +78,13 @@ __all__ = [  # a model, its samples, and the stages they are made of
 class Request(NamedTuple):
     """What is wanted of n samples.
 
-    captions: n strings, which a noise-aware CLIP guides to as well. decoder_captions: n
-    others that the decoder is told; None = the same.
+    captions: n strings or one, which a noise-aware CLIP guides to as well.
+    decoder_captions: n others that the decoder is told; None = the same.
     labels: n whole numbers, for guidance by a classifier. first: number of the first
     sample, from which on they are keyed.
     """
 
-    captions: list
+    captions: list | str
     decoder_captions: list | None = None
     labels: list | None = None
     first: int = 0
@@ -111,7 +114,13 @@ class UnCLIP(NamedTuple):
         """The model of a directory; arguments as of the function `load`."""
         return load(folder, dtype)
 
-    def generate(self, captions, seed=0, how=None, batch=64):
+    def generate(
+        self,
+        captions: Any,
+        seed: int = 0,
+        how: dict | None = None,
+        batch: int | Fit = 64,
+    ) -> np.ndarray:
         """Pictures for n captions: uint8 [n, y, x, 3]; arguments as of `generate`."""
         return np.concatenate(list(generate(self, captions, seed, batch, how)))
 
@@ -168,19 +177,45 @@ def draw_z_image(model, caption, keys, how, empty=None):
     return prior_work(model, how, empty)(caption, keys)
 
 
-def upsample(model, image, keys, how):
-    """Pictures of the decoder through every upsampler that the model holds.
+def upsample(model: UnCLIP, image: Any, keys: jax.Array, how: dict) -> jax.Array:
+    """Pictures of any size through every upsampler that the model holds.
 
-    Args: as in `draw`; image float32 [b, y, x, 3] in [-1, 1], of any size.
+    Args: as in `draw`; image: b pictures (`picture_arrays`).
+
+    Returns:
+        float32 [b, factor y, factor x, 3] in [-1, 1].
+
+    Raises:
+        BadInput: no pictures, or the model holds no upsampler.
     """
-    for work in upsampler_works(model, how):
-        image = work(image, keys)
-    return image
+    need(model, "upsampler")
+    return run_upsamplers(model, as_floats(image, len(keys)), keys, how)
+
+
+def check_count(value: Any, name: str = "count", least: int = 1) -> int:
+    """A whole number that is at least `least`.
+
+    Raises:
+        BadInput: it is another; names it.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise BadInput(
+            f"{name} is {value!r}; take a whole number that is at least {least}."
+        )
+    return int(value)
 
 
 def generate(
-    model, captions, seed=0, batch=64, how=None, route="prior", z_image=None, tell=None
-):
+    model: UnCLIP,
+    captions: Any,
+    seed: int = 0,
+    batch: int | Fit = 64,
+    how: dict | None = None,
+    route: str = "prior",
+    z_image: Any = None,
+    tell: Callable | None = None,
+) -> Iterator[np.ndarray]:
     """Pictures for captions; sample i depends on (model, caption, seed, i) alone.
 
     Stage after stage over about a thousand samples at a time, the weights of one stage
@@ -188,8 +223,8 @@ def generate(
 
     Args:
         model: UnCLIP with at least clip, decoder, and a prior when route is "prior".
-        captions: list of n strings, or Request.
-        seed: of the run.
+        captions: n strings, one string for one picture, or Request.
+        seed: of the run, of 64 bits.
         batch: most samples per program, spread over the devices of this process; the
             parts are made equally large, the last one is padded. `batching.Fit`: as
             many as memory allows, for each stage.
@@ -198,17 +233,38 @@ def generate(
 
     Yields:
         uint8 [up to batch, y, x, 3], in the order of the captions.
+
+    Raises:
+        BadInput: no caption, or an argument of another type, range or number; a stage
+            that the model lacks.
     """
     need(model, "clip", "decoder", *([prior_of(model)] if route == "prior" else []))
-    wish = captions if isinstance(captions, Request) else Request(list(captions))
-    asked, how = read(model, wish, z_image), how or {}
-    runner = Runner(jax.local_devices(), seed, batch, tell or (lambda *made: None))
-    count = len(wish.captions)
-    size = runner.size(count) if count else 1
+    wish = captions if isinstance(captions, Request) else Request(captions)
+    asked, how = read(model, wish, z_image), {} if how is None else how
+    runner = runner_of(seed, batch, tell)
+    return _drawn_in_groups(model, asked, wish.first, runner, how, route)
+
+
+def runner_of(seed: int, batch: int | Fit = 64, tell: Callable | None = None) -> Runner:
+    """A Runner on the devices of this process; arguments as of `generate`.
+
+    Raises:
+        BadInput: the seed or the batch cannot be.
+    """
+    seed_key(seed)
+    if not isinstance(batch, Fit):
+        batch = check_count(batch, "batch")
+    return Runner(jax.local_devices(), seed, batch, tell or (lambda *made: None))
+
+
+def _drawn_in_groups(model, asked, first_number, runner, how, route):
+    """What `generate` yields, of Asked."""
+    count = len(asked.tokens)
+    size = runner.size(count)
     group = max(GROUP // size, 1) * size
     for start in range(0, count, group):
         part = some(asked, slice(start, start + group))
-        first = wish.first + start
+        first = first_number + start
 
         def run(work, given, first=first):
             return runner.whole(work, given, first, size)
@@ -217,15 +273,25 @@ def generate(
         yield from map(to_uint8, runner.stream(*last, first, size))
 
 
-def imagined(model, captions, seed=0, batch=64, how=None):
-    """What the prior makes of captions: z_i float32 [n, clip], as in `generate`."""
+def imagined(
+    model: UnCLIP,
+    captions: Any,
+    seed: int = 0,
+    batch: int | Fit = 64,
+    how: dict | None = None,
+    first: int = 0,
+) -> np.ndarray:
+    """What the prior makes of captions: z_i float32 [n, clip], as in `generate`.
+
+    first: number of the first of them.
+    """
     need(model, "clip", prior_of(model))
-    asked = read(model, Request(list(captions)))
-    runner = Runner(jax.local_devices(), seed, batch)
+    asked = read(model, Request(captions))
+    runner = runner_of(seed, batch)
     size = runner.size(len(asked.tokens))
 
     def run(work, given):
-        return runner.whole(work, given, 0, size)
+        return runner.whole(work, given, first, size)
 
     caption, _, empty = captions_read(model, asked, run)
     return run(prior_work(model, how or {}, empty), caption)
@@ -235,19 +301,26 @@ def read(model, wish, z_image=None):
     """A Request as Asked.
 
     Raises:
-        BadInput: there are not as many of one thing as of captions.
+        BadInput: there is no caption, or there are not as many of one thing as of
+            captions.
     """
-    count = len(wish.captions)
-    many = {"decoder captions": wish.decoder_captions, "labels": wish.labels}
-    for name, given in (many | {"z_image": z_image}).items():
-        if given is not None and len(given) != count:
-            raise BadInput(f"{count} captions need as many {name}, not {len(given)}.")
+    captions = as_captions(wish.captions)
+    count, told = len(captions), wish.decoder_captions
+    if not count:
+        raise BadInput("there is no caption; give a string, or a list of them.")
+    told = as_captions(told, count) if told is not None else None
+    check_count(wish.first, "first", least=0)
+    if wish.labels is not None and len(wish.labels) != count:
+        raise BadInput(f"{count} captions need as many labels, not {len(wish.labels)}.")
+    wanted, have = (count, model.clip.cfg.clip), np.shape(z_image)
+    if z_image is not None and have != wanted:
+        raise BadInput(f"z_image is {have}; {count} captions need {wanted}.")
     encode, context = model.tokenizer.encode, model.clip.cfg.text.context
-    told, guide = wish.decoder_captions, None
+    guide = None
     if model.noised_clip is not None:
-        guide = encode(wish.captions, model.noised_clip.cfg.text.context)
+        guide = encode(captions, model.noised_clip.cfg.text.context)
     return Asked(
-        tokens=encode(wish.captions, context),
+        tokens=encode(captions, context),
         blank=encode([""], context),
         told=encode(told, context) if told else None,
         z_image=None if z_image is None else np.asarray(z_image),

@@ -50,7 +50,7 @@ def page_of(folder, out):
 
     out: folder of the PNGs.
     """
-    from dalle2_jax.cli.sample import PRESETS, ways
+    from dalle2_jax.cli.ways import presets_of, ways
     from dalle2_jax.data.examples import read_examples
     from dalle2_jax.demo.page import Look, build, start_gradio
     from dalle2_jax.demo.studio import Studio
@@ -65,7 +65,8 @@ def page_of(folder, out):
     own = ways(model, None, None).values()
     steps = "/".join(how.steps for how in own)
     guidance = "/".join(f"{how.guidance:g}" for how in own)
-    look = Look(about(model, folder), read_examples(folder), PRESETS, (steps, guidance))
+    told, shown = about(model, folder), read_examples(folder)
+    look = Look(told, shown, presets_of(model), (steps, guidance))
     return build(Studio(model, name, out, ways), look), side
 
 

@@ -3,6 +3,13 @@
 import argparse
 from pathlib import Path
 
+from dalle2_jax.cli.pictures import (
+    add_overwrite,
+    check_folder,
+    contact_sheet,
+    ready_folder,
+)
+
 KINDS = (str, int, float, Path)  # of flags that a picture's provenance names
 
 
@@ -12,6 +19,7 @@ def add_common(parser, pictures=1):
         parser.add_argument("images", nargs=pictures, type=Path, help="PNG, JPEG, WebP")
     parser.add_argument("--model", required=True, type=Path, help="model directory")
     parser.add_argument("--out", required=True, type=Path, help="folder for the PNGs")
+    add_overwrite(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--steps", type=str, help="of the decoder (default: 100 where it is inverted)"
@@ -27,21 +35,21 @@ def count(text):
 
 
 def opened(args):
-    """The model and the pictures, float32 [n, y, x, 3] in [-1, 1], of the arguments."""
+    """The model and the pictures, uint8 [n, y, x, 3], of the arguments."""
     from dalle2_jax.cli.machine import start_jax
 
+    check_folder(args.out, args.overwrite)
     start_jax()
     import numpy as np
 
     from dalle2_jax.manipulate.reading import picture_side, read_picture
-    from dalle2_jax.unclip import from_uint8, load, need
+    from dalle2_jax.unclip import load, need
 
     model = load(args.model)
     need(model, "clip", "decoder")
     side = picture_side(model)
     pictures = [read_picture(path, side) for path in getattr(args, "images", ())]
-    shape = (0, side, side, 3)
-    return model, from_uint8(np.stack(pictures) if pictures else np.zeros(shape, "u1"))
+    return model, np.array(pictures, np.uint8).reshape(-1, side, side, 3)
 
 
 def inverting(args, eta=0.0):
@@ -65,7 +73,11 @@ def facts_of(args):
     facts = {}
     for flag, value in vars(args).items():
         many = value if isinstance(value, list) else [value]
-        if flag != "out" and many and all(isinstance(x, KINDS) for x in many):
+        if (
+            flag not in ("out", "overwrite")
+            and many
+            and all(isinstance(x, KINDS) for x in many)
+        ):
             many = [x.name if isinstance(x, Path) else x for x in many]
             facts[flag] = many if isinstance(value, list) else many[0]
     return facts
@@ -78,14 +90,13 @@ def finish(args, pictures, labels, columns=None):
     """
     import numpy as np
 
-    from dalle2_jax.cli.pictures import contact_sheet
     from dalle2_jax.data.provenance import save_picture
     from dalle2_jax.unclip import to_uint8
 
     pictures = [
         x if x.dtype == np.uint8 else to_uint8(x) for x in map(np.asarray, pictures)
     ]
-    args.out.mkdir(parents=True, exist_ok=True)
+    ready_folder(args.out, args.overwrite)
     facts = facts_of(args)
     for index, (picture, label) in enumerate(zip(pictures, labels)):
         about = facts | {"label": label, "sample": index}

@@ -56,6 +56,12 @@ def add_arguments(parser):
     what.add_argument("--world", help="a generated world: simple, pairs or full")
     how = parser.add_argument_group("how")
     how.add_argument("--metrics", help=f"default: {METRICS}; also {OTHERS}")
+    how.add_argument(
+        "--neighbours",
+        type=int,
+        metavar="K",
+        help="of precision and recall (default: 3), density and coverage (default: 5)",
+    )
     how.add_argument("--protocol", help="coco2014-val-30k-v1: sets size, crop, n")
     how.add_argument("--inception", type=Path, help="weights of the 2015 Inception")
     how.add_argument("--features", help="clip, inception or module:function")
@@ -97,6 +103,7 @@ def check(args):
     from dalle2_jax.errors import BadInput
 
     least_of = {"n": 2, "n_reference": 2, "batch": 1, "unit": 1, "size": 1}
+    least_of["neighbours"] = 1
     for name, least in least_of.items():
         value = getattr(args, name)
         if value is not None and value < least:

@@ -31,4 +31,4 @@ def run(args):
     captions = [args.caption] * args.n if args.caption else None
     ways = drawing(args, model)
     made = image_to_image(model, many, args.strength, captions, args.seed, ways)
-    finish(args, np.concatenate([image, made]), ["given", *[""] * args.n])
+    finish(args, [*image, *made], ["given", *[""] * args.n])

@@ -39,8 +39,6 @@ def run(args):
     if len(args.caption) not in (0, 1, len(masks)):
         raise BadInput(f"{len(masks)} masks need as many captions, or one, or none.")
     model, image = opened(args)
-    import numpy as np
-
     from dalle2_jax.manipulate.inpaint import edits, mask_of, outpaint_canvas
     from dalle2_jax.manipulate.reading import read_mask
 
@@ -53,4 +51,4 @@ def run(args):
     again = args.resample, args.seed, drawing(args, model)
     shown += edits(model, image, list(zip(known, captions, strict=True)), *again)
     labels = ["given", *(caption or "" for caption in captions)]
-    finish(args, np.concatenate(shown), labels)
+    finish(args, [picture for (picture,) in shown], labels)

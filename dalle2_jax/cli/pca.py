@@ -38,4 +38,4 @@ def run(args):
     counts = args.components or [width >> k for k in range(width.bit_length())][::-1]
     made = pca_reconstructions(model, image, mean, axes, counts, inverting(args))
     labels = ["given", *(f"{n} of {width}" for n in counts)]
-    finish(args, np.concatenate([image, made]), labels)
+    finish(args, [*image, *made], labels)

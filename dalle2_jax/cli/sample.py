@@ -3,17 +3,24 @@
 import argparse
 from pathlib import Path
 
+from dalle2_jax.cli.pictures import (
+    EMBEDDINGS,
+    PICTURES,
+    add_overwrite,
+    check_folder,
+    contact_sheet,
+    ready_folder,
+)
 from dalle2_jax.cli.ways import (
     FIELDS,
     JUDGES,
     PARTS,
-    PRESETS,
     add_ways,
     ways,
     ways_of,
 )
 
-__all__ = ["PRESETS", "ways"]  # other verbs take them from here
+__all__ = ["ways"]  # other verbs take them from here
 NAME = "sample"
 HELP = "Draw pictures for captions with a model directory."
 EXAMPLE = (
@@ -35,7 +42,23 @@ def add_arguments(parser):
     )
     parser.add_argument("--model", required=True, type=Path, help="model directory")
     parser.add_argument("--out", required=True, type=Path, help="folder for the PNGs")
-    parser.add_argument("--n", type=int, default=1, help="pictures per caption")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--n",
+        type=int,
+        default=1,
+        help="pictures per caption; picture number i of a run, as its file is called, "
+        "depends on the caption, the seed and i, so that a caption in another place of "
+        "the list is drawn from other noise (see --first)",
+    )
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        metavar="I",
+        help="number of the first picture: `sample CAPTION --first I` draws picture I "
+        "of a longer run alone",
+    )
     parser.add_argument(
         "--keep", type=int, help="of the n, those that CLIP finds closest"
     )
@@ -97,6 +120,8 @@ def run(args):
 
     captions = captions_of(args)
     check(args, captions)
+    names = EMBEDDINGS if stages_of(args.stages) == ["prior"] else PICTURES
+    check_folder(args.out, args.overwrite, names)
     start_jax()
     import numpy as np
 
@@ -106,7 +131,6 @@ def run(args):
     tell_long(model, captions + (args.decoder_caption or []), args.no_cut)
     how = ways_of(args, model)
     wanted = [caption for caption in captions for _ in range(args.n)]
-    args.out.mkdir(parents=True, exist_ok=True)
     chosen = stages_of(args.stages)
     if chosen == ["prior"]:
         save_embeddings(args, model, wanted, how)
@@ -142,7 +166,7 @@ def request_of(args, wanted, model):
     if args.classifier_guidance and args.label is None:
         raise BadInput("--classifier-guidance needs a class; give --label N.")
     labels = given["label"] and class_numbers(model, given["label"])
-    return Request(wanted, given["decoder_caption"], labels)
+    return Request(wanted, given["decoder_caption"], labels, args.first)
 
 
 def class_numbers(model, labels):
@@ -206,7 +230,6 @@ def fit_of(args):
 
 def save(args, numbers, pictures, request, model, how):
     """Writes the pictures, or of each caption's the closest ones, and a grid."""
-    from dalle2_jax.cli.pictures import contact_sheet
     from dalle2_jax.data.provenance import save_picture
     from dalle2_jax.unclip import prior_of
 
@@ -221,12 +244,14 @@ def save(args, numbers, pictures, request, model, how):
     unused = {s for s in how if getattr(model, s) is None}
     unused |= {prior_of(model)} if args.embeddings else set()
     told["sampling"] = {s: differing(w) for s, w in how.items() if s not in unused}
+    ready_folder(args.out, args.overwrite)
     for index, score in zip(numbers, scores):
-        facts = {"caption": wanted[index], "seed": args.seed, "sample": int(index)}
+        number = args.first + int(index)
+        facts = {"caption": wanted[index], "seed": args.seed, "sample": number}
         facts |= {"model": args.model.name, **told}
         facts |= {name: values[index] for name, values in heard.items() if values}
         facts |= {} if score is None else {"clip_score": float(score)}
-        save_picture(args.out / f"{index:05d}.png", pictures[index], facts)
+        save_picture(args.out / f"{number:05d}.png", pictures[index], facts)
     shown = [wanted[index] for index in numbers]
     sheet = contact_sheet(pictures[numbers], shown, max(args.keep or args.n, 4))
     save_picture(args.out / "grid.png", sheet, {"model": args.model.name, **told})
@@ -249,7 +274,8 @@ def save_embeddings(args, model, wanted, how):
 
     from dalle2_jax.unclip import imagined
 
-    z_image = imagined(model, wanted, args.seed, fit_of(args), how)
+    z_image = imagined(model, wanted, args.seed, fit_of(args), how, args.first)
+    ready_folder(args.out, args.overwrite, EMBEDDINGS)
     np.save(args.out / "z_i.npy", z_image)
     print(f"{len(z_image)} embeddings in {args.out}/z_i.npy")
 
@@ -281,6 +307,8 @@ def check(args, captions):
         raise BadInput('no caption given; write one in quotes, or "-" to read lines.')
     if args.n < 1:
         raise BadInput(f"--n must be at least 1, not {args.n}.")
+    if args.first < 0:
+        raise BadInput(f"--first must be at least 0, not {args.first}.")
     if args.memory is not None and args.memory <= 0:
         raise BadInput(f"--memory must be above 0 GiB, not {args.memory}.")
     if args.keep is not None and not 1 <= args.keep <= args.n:

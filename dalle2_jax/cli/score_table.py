@@ -8,6 +8,7 @@ KEY = 12  # letters of a SHA-256 that a table shows
 
 def warn(setup, material):
     """Says on stderr what makes the numbers to come poor ones."""
+    from dalle2_jax.evaluate.judge import left_out
     from dalle2_jax.evaluate.protocol import FEW
 
     n = material.samples.count
@@ -17,6 +18,8 @@ def warn(setup, material):
             "those of as many samples.",
             file=sys.stderr,
         )
+    for reason in left_out(setup, material).values():
+        print(f"{reason}; the other numbers are computed.", file=sys.stderr)
 
 
 def print_table(scores):
@@ -43,7 +46,7 @@ def _row(name, found):
     reference = found.get("reference")
     return (
         name,
-        "not finite" if value is None else f"{value:.6g}",
+        _value(found) if value is None else f"{value:.6g}",
         "" if spread is None else f"{spread:.2g}",
         str(found["n"]),
         f"{reference['sha256'][:KEY]} ({reference['n'] or '?'})" if reference else "",
@@ -53,6 +56,10 @@ def _row(name, found):
     )
 
 
+def _value(found):
+    return "too few" if "reason" in found else "not finite"
+
+
 def _legend(scores):
     """Lines on what the rows name by the beginning of a SHA-256, and on the samples."""
     for found in scores:
@@ -60,6 +67,7 @@ def _legend(scores):
             yield f"{found['reference']['sha256'][:KEY]}: {found['reference']['name']}"
     for found in scores:
         yield f"{found['features_sha256'][:KEY]}: {found['features']}"
+    yield from (found["reason"] for found in scores if "reason" in found)
     for found in scores:
         drawn = found["samples"]
         yield f"{drawn['sha256'][:KEY]}: pictures, {_origin(drawn)}"

@@ -78,12 +78,9 @@ def _even(n, most):
 
 def _show_pictures(source, most):
     """Decodes pictures; prints their sizes and which ones are broken."""
-    import io
     from collections import Counter
 
-    from PIL import Image
-
-    from dalle2_jax.data.images import decode
+    from dalle2_jax.data.images import decode, describe
     from dalle2_jax.errors import BadInput
 
     kinds, sizes, broken = Counter(), [], []
@@ -95,9 +92,9 @@ def _show_pictures(source, most):
         except BadInput as error:
             broken.append(str(error))
             continue
-        with Image.open(io.BytesIO(record.image)) as image:
-            kinds[f"{image.format} {image.mode}"] += 1
-            sizes.append(image.size)
+        found = describe(record.image)
+        kinds[f"{found.kind} {found.mode}"] += 1
+        sizes.append(found.size)
     print(f"pictures  {len(chosen)} decoded, {len(broken)} broken")
     for sentence in broken[:5]:
         print(f"  {sentence}")

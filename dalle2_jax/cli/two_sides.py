@@ -39,7 +39,7 @@ def opened(args):
     protocol = deviations(protocol, samples.count, reference)
     material = Material(samples, reference, statistics, facts)
     clean = clean_network(args, names)
-    return Setup(names, protocol, main, clip, text, clean), material
+    return Setup(names, protocol, main, clip, text, clean, args.neighbours), material
 
 
 def metrics_of(args):

@@ -24,10 +24,8 @@ def run(args):
     """Prints the probabilities of the labels; writes picture and variations."""
     model, image = opened(args)
     from dalle2_jax.probe.typographic import attack
-    from dalle2_jax.unclip import to_uint8
 
-    picture = to_uint8(image)[0]
-    sheet, chances = attack(model, picture, args.words, args.labels, args.n, args.seed)
+    sheet, chances = attack(model, image, args.words, args.labels, args.n, args.seed)
     for label, (before, after) in chances.items():
         print(f"{label}: {before:.3f} without the words, {after:.3f} with them")
     finish(args, sheet, [args.words, *["variation"] * args.n])

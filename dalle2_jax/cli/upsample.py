@@ -23,10 +23,11 @@ def add_arguments(parser):
 def run(args):
     """Writes the enlarged pictures."""
     from dalle2_jax.cli.machine import start_jax
+    from dalle2_jax.cli.pictures import check_folder
 
+    check_folder(args.out, args.overwrite)
     start_jax()
     from dalle2_jax.unclip import (
-        from_uint8,
         load,
         need,
         sample_keys,
@@ -39,7 +40,7 @@ def run(args):
     made = []
     for number, small in enumerate(read_all(args, model.upsampler.cfg)):
         keys = sample_keys(args.seed, number, 1)
-        made.append(to_uint8(upsample(model, from_uint8(small[None]), keys, {}))[0])
+        made += list(to_uint8(upsample(model, small, keys, {})))
     finish(args, made, [path.name for path in args.images])
 
 

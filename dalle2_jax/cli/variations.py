@@ -28,10 +28,8 @@ def run(args):
     if not 0 <= args.eta <= 1:
         raise BadInput(f"--eta {args.eta:g} must lie between 0 and 1.")
     model, image = opened(args)
-    import numpy as np
-
     from dalle2_jax.manipulate.variations import variations
 
     made = variations(model, image, args.n, args.eta, inverting(args), args.seed)
     labels = ["given", *(f"eta {args.eta:g}" for _ in made)]
-    finish(args, np.concatenate([image, made]), labels)
+    finish(args, [*image, *made], labels)

@@ -1,10 +1,16 @@
 """How each stage is sampled, as flags: one value per stage, with slashes between."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dalle2_jax.unclip import UnCLIP
+
 PRESETS = {  # steps and guidance of prior/decoder/upsampler/upsampler_2
     "paper": ("64/250/27/15", "1/1.25"),  # unCLIP Table 3, App. C
     "karlo": ("25/50/7", "4/8"),
     "karlo-fast": ("25/25/7", "4/8"),
 }
+OF_KARLO = ("karlo", "karlo-fast")  # for models in Karlo's form
 PARTS = ("prior", "decoder", "upsampler", "upsampler_2")
 
 
@@ -43,7 +49,11 @@ def add_ways(parser):
         "also between two slashes, stays as the model has it",
     )
     known = ", ".join(PRESETS)
-    group.add_argument("--preset", help=f"steps and guidance by name: {known}")
+    group.add_argument(
+        "--preset",
+        help=f"steps and guidance by name: {known}; the latter two for models in "
+        "Karlo's form, whose z_i has a length of its own",
+    )
     for flag, (_, _, about) in FIELDS.items():
         group.add_argument(f"--{flag}", help=about)
     for flag, about in JUDGES.items():
@@ -56,7 +66,7 @@ def ways_of(args, model):
     Raises:
         BadInput: as `ways`, or there is no such preset.
     """
-    steps, guidance = preset(args.preset)
+    steps, guidance = preset(args.preset, model)
     rest = {flag: getattr(args, flag) for flag in FIELDS}
     rest |= {
         "steps": args.steps or steps,
@@ -80,18 +90,36 @@ def judged(how, flag, strength):
         raise BadInput(f"--{flag.replace('_', '-')}: {error}") from error
 
 
-def preset(name):
+def presets_of(model: "UnCLIP") -> dict[str, tuple[str, str]]:
+    """{name: (steps, guidance)} of the presets that suit a model.
+
+    Karlo's guidance, 4 and 8, and its few steps ruin the pictures of models that were
+    not trained in its form: unit vectors between the stages tell them.
+    """
+    unit = model.clip is None or model.clip.cfg.unit
+    return {n: way for n, way in PRESETS.items() if not (unit and n in OF_KARLO)}
+
+
+def preset(name: str | None, model: "UnCLIP") -> tuple[str | None, str | None]:
     """(steps, guidance) of a preset; of None, (None, None).
 
     Raises:
-        BadInput: there is none of that name.
+        BadInput: there is none of that name, or it does not suit the model.
     """
     from dalle2_jax.errors import BadInput
 
-    if name is not None and name not in PRESETS:
+    if name is None:
+        return None, None
+    if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise BadInput(f"--preset {name} is none of {known}; take one of them.")
-    return PRESETS.get(name, (None, None))
+    suitable = presets_of(model)
+    if name not in suitable:
+        raise BadInput(
+            f"--preset {name} is for models in Karlo's form and would ruin this one's "
+            f"pictures; take {', '.join(suitable)}, or give --steps and --guidance."
+        )
+    return suitable[name]
 
 
 def ways(model, steps, guidance, sampler=None):

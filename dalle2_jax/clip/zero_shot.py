@@ -11,6 +11,8 @@ import numpy as np
 
 from dalle2_jax.clip.contrastive import MAX_LOG_SCALE, Clip
 from dalle2_jax.clip.image import preprocess
+from dalle2_jax.data.picture_arrays import as_bytes
+from dalle2_jax.data.tokens import as_captions
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.embeddings import normalised
 
@@ -21,7 +23,7 @@ def classify(clip, tokenizer, images, names, templates=("{}",), batch=64):
     Args:
         clip: component of CLIP, with `cfg` and `params`.
         tokenizer: Tokenizer of the same model.
-        images: uint8 [n, y, x, 3].
+        images: n pictures (`picture_arrays`).
         names: of the classes, put where a template has "{}".
         templates: captions such as "a photo of a {}."; a class's vector is the mean
             over them.
@@ -37,12 +39,15 @@ def classify(clip, tokenizer, images, names, templates=("{}",), batch=64):
     if clip.cfg.image is None:
         raise BadInput("this CLIP has no image tower; import one that has both.")
     classes = class_vectors(clip, tokenizer, names, templates)
+    if hasattr(images, "__len__") and not len(images):
+        return np.zeros((0, len(classes)), np.float32)
+    images = as_bytes(images)
     firsts = range(0, len(images), batch)
     parts = [
         _probabilities(clip.cfg, clip.params, images[first : first + batch], classes)
         for first in firsts
     ]
-    return np.concatenate([np.zeros((0, len(classes)), np.float32), *parts])
+    return np.concatenate(parts)
 
 
 def class_vectors(clip, tokenizer, names, templates=("{}",)):
@@ -50,7 +55,7 @@ def class_vectors(clip, tokenizer, names, templates=("{}",)):
 
     Arguments and errors as in `classify`.
     """
-    names, templates = list(names), list(templates)
+    names, templates = as_captions(names), as_captions(templates)
     if not names or not templates:
         raise BadInput("zero-shot classification needs a class and a template.")
     if wrong := [text for text in templates if "{}" not in text]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dalle2_jax.data import stores
-from dalle2_jax.data.images import decode
+from dalle2_jax.data.images import decode, share_room
 from dalle2_jax.errors import BadInput, Failed
 
 SLOTS = 4  # batches in the making at once
@@ -93,7 +93,7 @@ class Workers:
             count,
             mp_context=context,
             initializer=_begin,
-            initargs=(maker, self.block.name, self.shape, leaving),
+            initargs=(maker, self.block.name, self.shape, leaving, context.Lock()),
         )
 
     def fill(self, records, images, tokens):
@@ -155,12 +155,14 @@ def _shared(size):
 _worker = None  # (Maker, SharedMemory, its pixels) of this process
 
 
-def _begin(maker, name, shape, leaving):
+def _begin(maker, name, shape, leaving, large):
     """Readies a worker; signals are the parent's business, its death ends this one.
 
-    leaving: set by the parent where remote reads are to be given up.
+    leaving: set by the parent where remote reads are to be given up; large: lock of all
+    workers, for `images.share_room`.
     """
     global _worker
+    share_room(large)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     for call, about in ((_follow, parent_process()), (_give_up, leaving)):

@@ -8,7 +8,9 @@ import gzip
 import hashlib
 import html
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import numpy as np
@@ -48,6 +50,28 @@ def clean(caption):
     caption = caption.encode("utf-8", "replace").decode()  # lone surrogates
     text = html.unescape(html.unescape(ftfy.fix_text(caption)))
     return " ".join(text.split()).lower()
+
+
+def as_captions(captions: Any, count: int | None = None) -> list[str]:
+    """Captions that Python hands over, as a list; one string is one caption.
+
+    Args:
+        captions: a string, or an iterable of strings.
+        count: how many there must be; None: any number, 0 too.
+
+    Raises:
+        BadInput: they are no strings, or not as many.
+    """
+    one = isinstance(captions, str)
+    if not one and (isinstance(captions, bytes) or not isinstance(captions, Iterable)):
+        raise BadInput(f"captions are {captions!r}; give a list of strings, or one.")
+    found = [captions] if one else list(captions)
+    for number, caption in enumerate(found):
+        if not isinstance(caption, str):
+            raise BadInput(f"caption {number} is {caption!r}; give a string.")
+    if count is not None and len(found) != count:
+        raise BadInput(f"there are {len(found)} captions; give {count}.")
+    return found
 
 
 def _vocabulary(merges):
@@ -171,13 +195,12 @@ class Tokenizer:
             raise BadInput("has no caption.")
 
     def encode(self, captions, context):
-        """captions: list of str -> int32 [n, context].
+        """Captions (`as_captions`) -> int32 [n, context].
 
         Start mark, symbols, end mark, zeros; one that is too long is cut, with the
         end mark in the last place.
         """
-        if isinstance(captions, str):
-            raise BadInput("encode takes a list of captions, not one string.")
+        captions = as_captions(captions)
         ids = np.zeros((len(captions), context), np.int32)
         cleaned = [clean(caption) for caption in captions]
         made = self._engine.encode_batch(cleaned, add_special_tokens=False)
@@ -189,7 +212,7 @@ class Tokenizer:
 
     def lengths(self, captions):
         """How many places each caption needs, both marks included: int [n]."""
-        cleaned = [clean(caption) for caption in captions]
+        cleaned = [clean(caption) for caption in as_captions(captions)]
         made = self._engine.encode_batch(cleaned, add_special_tokens=False)
         return np.array([2 + len(encoding.ids) for encoding in made], int)
 

@@ -4,7 +4,9 @@ gradio, the extra `[demo]`, is imported where it is used. Nothing is computed he
 """
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from dalle2_jax.demo import tabs
 from dalle2_jax.demo.studio import Studio
@@ -14,6 +16,8 @@ from dalle2_jax.unclip import need
 WAITING = 32  # clicks in the queue; later ones are told to come again
 UPLOAD = "20mb"
 HOST = "127.0.0.1"  # of this machine alone
+NAMES = (HOST, "localhost", "::1")  # that a browser here may call it
+REFUSED = "This page is for 127.0.0.1 and localhost alone; from elsewhere use ssh -L."
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 SMALL = 256  # sides up to it are shown with their pixels square
@@ -94,6 +98,40 @@ def build(studio: Studio, look: Look) -> Any:
     return page
 
 
+class LoopbackOnly:
+    """ASGI middleware: answers requests for this machine by its own names alone.
+
+    A page of elsewhere whose name was made to mean 127.0.0.1 (DNS rebinding) has that
+    name in Host, and one that sends files here has its own in Origin; both get 403.
+    """
+
+    def __init__(self, app: Callable) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        """One request. Raises nothing of its own."""
+        headers = dict(scope.get("headers", ()))
+        if scope["type"] == "lifespan" or _is_local(headers):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            plain = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 403, "headers": plain})
+            await send({"type": "http.response.body", "body": REFUSED.encode()})
+
+
+def _is_local(headers: dict) -> bool:
+    """Whether Host is a name of loopback, and Origin, if any, is of the same page."""
+    host = headers.get(b"host", b"").decode("latin-1")
+    origin = headers.get(b"origin", host.encode()).decode("latin-1")
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return name in NAMES and origin.removeprefix("http://") == host
+
+
 def serve(page, port, side, wait=True):
     """Shows Blocks on loopback; returns gradio's (app, url, share url).
 
@@ -107,6 +145,8 @@ def serve(page, port, side, wait=True):
         BadInput: the port is taken.
     """
     gr = start_gradio()
+    from starlette.middleware import Middleware
+
     theme = gr.themes.Soft(font=FONTS, font_mono=MONO).set(**PLAIN)
     css = CSS + (SQUARE if side <= SMALL else "")
     page.queue(max_size=WAITING, default_concurrency_limit=1)
@@ -119,6 +159,7 @@ def serve(page, port, side, wait=True):
             show_error=False,
             run_history=False,
             footer_links=[],
+            app_kwargs={"middleware": [Middleware(LoopbackOnly)]},
             enable_monitoring=False,
             ssr_mode=False,
             theme=theme,

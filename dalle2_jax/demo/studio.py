@@ -23,7 +23,6 @@ from dalle2_jax.manipulate.reading import picture_side, read_picture
 from dalle2_jax.manipulate.text_diff import text_diff
 from dalle2_jax.manipulate.variations import variations
 from dalle2_jax.unclip import (
-    from_uint8,
     generate,
     need,
     sample_keys,
@@ -36,7 +35,7 @@ MOST_PICTURES = 32  # that one click may ask for
 MOST_STEPS = 1000  # of one stage
 MOST_WALKS = 10  # of a level, where parts are drawn anew
 PART = 8  # pictures that are drawn at a time and then shown
-SEEDS = 2**32
+SEEDS = 2**53  # that a page can tell apart: its numbers are doubles
 SLUG = 60  # characters of a caption in a file's name
 
 
@@ -167,7 +166,7 @@ def repaint(studio, picture, strokes, caption, resample, settings):
     words = [caption.strip()] if (caption or "").strip() else None
     drawn = painting.inpaint(
         studio.model,
-        from_uint8(pixels[None]),
+        pixels,
         painting.mask_of(mask),
         words,
         int(resample),
@@ -194,7 +193,7 @@ def enlarge(studio, picture, seed):
     """A picture file through the model's upsamplers: list of one Made."""
     need(studio.model, "upsampler")
     cfg = studio.model.upsampler.cfg
-    small = from_uint8(_read(picture, cfg.size // cfg.factor)[None])
+    small = _read(picture, cfg.size // cfg.factor)[None]
     drawn = upsample(studio.model, small, sample_keys(_seed(seed), 0, 1), {})
     label = f"{small.shape[1]} to {drawn.shape[1]} pixels"
     return _finished(studio, drawn, [label], {"verb": "upsample"}, Settings(seed))
@@ -215,10 +214,9 @@ def check_steps(component, steps):
 
 
 def _opened(studio, picture):
-    """The picture as the model reads it: float32 [1, side, side, 3] in [-1, 1]."""
+    """The picture as the model reads it: uint8 [1, side, side, 3]."""
     need(studio.model, "clip", "decoder")
-    pixels = _read(picture, picture_side(studio.model))
-    return from_uint8(pixels[None])
+    return _read(picture, picture_side(studio.model))[None]
 
 
 def _read(picture, side):

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dalle2_jax.diffusion.guidance import classifier_ddpm, classifier_guided
 from dalle2_jax.diffusion.samplers import (
@@ -18,6 +19,7 @@ from dalle2_jax.diffusion.samplers import (
 from dalle2_jax.diffusion.schedule import analytic_rows, rows
 from dalle2_jax.errors import BadInput
 
+SEEDS = 2**64  # how many there are
 BY_EPS = ("ddim", "dpm")
 SAMPLERS = ("ancestral", "ddim", "dpm", "analytic")
 
@@ -115,15 +117,30 @@ def interval_of(how, noise):
     return tuple(round(share * (noise.steps - 1)) for share in how.interval)
 
 
-def sample_keys(seed, first, count):
-    """One key per sample: a function of (seed, sample index) alone.
+def seed_key(seed: int) -> jax.Array:
+    """The key of a 64-bit seed.
+
+    Without x64, jax keeps the lower 32 bits of a seed alone; the upper word is folded
+    in where it is not 0, so that seeds below 2^32 give what they always gave.
 
     Raises:
-        BadInput: the seed does not fit into 64 bits.
+        BadInput: the seed is no whole number from 0 to 2^64 - 1.
     """
-    if isinstance(seed, int) and not -(2**63) <= seed < 2**63:
-        raise BadInput(f"the seed {seed} is too large; take one below 2^63.")
-    root = jax.random.key(seed)
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < SEEDS:
+        raise BadInput(f"the seed is {seed!r}; take a whole number, 0 to 2^64 - 1.")
+    high, low = divmod(int(seed), 2**32)
+    key = jax.random.key(np.uint32(low))
+    return jax.random.fold_in(key, np.uint32(high)) if high else key
+
+
+def sample_keys(seed: int, first: int, count: int) -> jax.Array:
+    """One key per sample, [count]: a function of (seed, sample index) alone.
+
+    Raises:
+        BadInput: as `seed_key`.
+    """
+    root = seed_key(seed)
     index = jnp.arange(first, first + count)
     return jax.vmap(lambda i: jax.random.fold_in(root, i))(index)
 

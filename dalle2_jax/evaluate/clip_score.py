@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.data.picture_arrays import as_bytes
 from dalle2_jax.unclip import encode_captions, encode_images, from_uint8
 
 
@@ -12,11 +13,12 @@ def image_features(clip, images, batch=256):
 
     Args:
         clip: Component of CLIP.
-        images: uint8 [n, y, x, 3].
+        images: n pictures (`picture_arrays`).
 
     Returns:
         float32 [n, clip].
     """
+    images = np.asarray(as_bytes(images))
     encode = jax.jit(lambda params, x: encode_images(clip.cfg, params, from_uint8(x)))
     return _in_batches(lambda x: encode(clip.params, x), images, batch)
 
@@ -24,7 +26,7 @@ def image_features(clip, images, batch=256):
 def text_features(clip, tokenizer, captions, batch=256):
     """Unit z_t of captions: float32 [n, clip]."""
     encode = jax.jit(lambda params, x: encode_captions(clip.cfg, params, x).pooled)
-    tokens = tokenizer.encode(list(captions), clip.cfg.text.context)
+    tokens = tokenizer.encode(captions, clip.cfg.text.context)
     return _in_batches(lambda x: encode(clip.params, x), tokens, batch)
 
 

@@ -14,18 +14,20 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from dalle2_jax.components import params_sha256
+from dalle2_jax.data.picture_arrays import as_bytes
 from dalle2_jax.errors import BadInput
 from dalle2_jax.shard.mesh import MeshConfig, batch_sharding, make_mesh, replicated
 from dalle2_jax.unclip import encode_images, from_uint8
 
 UNIT = 16  # pictures per device and program; all features depend on their unit alone
 OWN_RESIZE = "its own"
+UNPUBLISHED = "inception of unpublished weights"  # the SHA-256 beside it says which
 
 
 class Extractor(NamedTuple):
     """A feature network, its weights inside.
 
-    function: images uint8 [b, y, x, 3] -> dict of float32 arrays [b, ...], of them
+    function: b pictures (`picture_arrays`) -> dict of float32 arrays [b, ...], of them
     "pool" [b, d]; resize: the rule that pictures are brought to its input size by;
     sha256: of its weights.
     """
@@ -44,13 +46,14 @@ def clip_extractor(component, name="clip"):
     params = beside(component.params)
 
     def function(images):
+        images = as_bytes(images)
         return {"pool": encode(params(images), images)}
 
     return Extractor(name, function, OWN_RESIZE, params_sha256(component.params))
 
 
 def inception_extractor(path, resize="legacy_tf"):
-    """The Inception network of FID, 2015-12-05.
+    """The Inception network of FID, called by its date where its weights are those.
 
     Args:
         path: of its weights.
@@ -63,7 +66,8 @@ def inception_extractor(path, resize="legacy_tf"):
 
     inception = load_inception(path)
     function = inception_function(inception, resize)
-    return Extractor("inception-2015-12-05", function, resize, inception.sha256)
+    name = "inception-2015-12-05" if inception.published else UNPUBLISHED
+    return Extractor(name, function, resize, inception.sha256)
 
 
 def plugin_extractor(name):
@@ -90,6 +94,7 @@ def plugin_extractor(name):
         sys.path.remove(os.getcwd())
 
     def function(images):
+        images = as_bytes(images)
         found = call(images)
         found = found if isinstance(found, dict) else {"pool": found}
         shape = np.shape(found.get("pool"))

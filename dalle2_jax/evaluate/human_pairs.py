@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from dalle2_jax.data.images import read_image
 from dalle2_jax.data.text import read_rows
 from dalle2_jax.errors import BadInput
 
@@ -69,19 +69,22 @@ def read_folder(folder):
     """
     found = {}
     for path in sorted(Path(folder).glob("*.png")):
+        said, pixels = read_image(path.read_bytes(), str(path), _read_made)
         try:
-            with Image.open(path) as image:
-                facts = json.loads(image.info.get("dalle2", "{}"))
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, UnidentifiedImageError) as error:
+            facts = json.loads(said)
+        except ValueError as error:
             raise BadInput(
-                f"{path} cannot be read ({error}); draw it again."
+                f"{path} has a broken text chunk `dalle2` ({error}); draw it again."
             ) from error
-        if "caption" in facts:
+        if isinstance(facts, dict) and "caption" in facts:
             found.setdefault(facts["caption"], []).append(pixels)
     if not found:
         raise BadInput(f"{folder} holds no picture of `dalle2 sample` with a caption.")
     return found
+
+
+def _read_made(image):
+    return image.info.get("dalle2", "{}"), np.asarray(image.convert("RGB"))
 
 
 def write_template(path, pairs):

@@ -21,6 +21,7 @@ from dalle2_jax.convert.inception import (
     inception_table,
 )
 from dalle2_jax.convert.rename import flat_paths, import_params
+from dalle2_jax.data.picture_arrays import as_bytes
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.features import beside, extract
 from dalle2_jax.evaluate.inception_network import SIZE, InceptionNetwork, conv_names
@@ -110,7 +111,7 @@ def inception_function(inception, resize="legacy_tf"):
         resize: a name of RESIZES.
 
     Returns:
-        images uint8 [b, y, x, 3] -> {"pool": [b, 2048], "spatial": [b, 2023],
+        b pictures (`picture_arrays`) -> {"pool": [b, 2048], "spatial": [b, 2023],
         "logits": [b, 1008] without bias}, float32. It raises BadInput for images of
         another form.
 
@@ -122,11 +123,7 @@ def inception_function(inception, resize="legacy_tf"):
     params = beside(inception.params)
 
     def function(images):
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-            raise BadInput(
-                f"Inception takes pictures as uint8 [b, y, x, 3], not {images.dtype} "
-                f"{list(images.shape)}."
-            )
+        images = as_bytes(images)
         return _network(params(images), images, resize)
 
     return function
@@ -138,7 +135,8 @@ def inception_features(inception, images, resize="legacy_tf"):
     A picture's features do not depend on the others: `extract` sees to that.
     Arguments, result and errors are those of `inception_function`.
     """
-    return extract(inception_function(inception, resize), np.asarray(images))
+    function = inception_function(inception, resize)
+    return extract(function, np.asarray(as_bytes(images)))
 
 
 @functools.partial(jax.jit, static_argnums=2)

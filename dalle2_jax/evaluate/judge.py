@@ -21,6 +21,7 @@ from dalle2_jax.evaluate.scores import (
     need_features,
     need_reference,
     taken,
+    too_few,
 )
 from dalle2_jax.evaluate.statistics import Side, check_size, read_statistics
 from dalle2_jax.shard.processes import is_first
@@ -36,7 +37,8 @@ class Setup(NamedTuple):
 
     metrics: names of SCORES; protocol: Protocol, its size that of the pictures; main,
     clip: Extractor; text: captions -> z_t float32 [n, d] of that CLIP; clean: Extractor
-    of Inception by the clean resize; the last three None where nothing asks for them.
+    of Inception by the clean resize; these three None where nothing asks for them;
+    neighbours: of precision, recall, density and coverage, None: as many as usual.
     """
 
     metrics: list
@@ -45,6 +47,7 @@ class Setup(NamedTuple):
     clip: Any = None
     text: Any = None
     clean: Any = None
+    neighbours: int | None = None
 
 
 class Material(NamedTuple):
@@ -64,7 +67,8 @@ def settings_of(setup, material, unit):
     """All that the numbers depend on, JSON-able."""
     networks = networks_of(setup).items()
     reference = material.reference
-    return {
+    k = {} if setup.neighbours is None else {"neighbours": setup.neighbours}
+    return k | {
         "metrics": ",".join(setup.metrics),
         "protocol": plain(setup.protocol),
         "networks": {name: [e.sha256, e.resize] for name, e in networks},
@@ -117,6 +121,17 @@ def check(setup, material):
                     "leave it out of --metrics."
                 )
             need_reference(name, told)
+    reasons = left_out(setup, material)
+    if setup.metrics and len(reasons) == len(setup.metrics):
+        raise BadInput(f"{next(iter(reasons.values()))}.")
+
+
+def left_out(setup: Setup, material: Material) -> dict[str, str]:
+    """{name: reason} of the numbers that so few pictures cannot give."""
+    sides = filter(None, (material.samples, material.reference))
+    counts = [pictures.count for pictures in sides]
+    reasons = {name: too_few(name, counts, setup.neighbours) for name in setup.metrics}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def judge(setup, material, work, pace, keep=None):
@@ -154,15 +169,22 @@ def judge(setup, material, work, pace, keep=None):
 
 
 def numbers(setup, material, samples, references):
-    """{name: `number`} of the sides {network: Side} of both."""
+    """{name: `number`} of the sides {network: Side} of both.
+
+    What too few pictures cannot give has no value, and a "reason".
+    """
     found, captions = {}, material.samples.captions
+    without, k = left_out(setup, material), setup.neighbours
     asked = "clip_score" in setup.metrics
     z_text = setup.text(captions) if asked else None
     for name in setup.metrics:
         network = SCORES[name].network
         ours, theirs = _side(samples, network), _side(references, network)
-        value, deviation = taken(name, ours, theirs, z_text)
         facts = _facts(setup, name, ours, theirs if SCORES[name].reference else None)
+        if name in without:
+            found[name] = number(math.nan, facts | {"reason": without[name]})
+            continue
+        value, deviation = taken(name, ours, theirs, z_text, k)
         found[name] = number(value, facts, deviation)
     pictures = material.reference
     if asked and pictures is not None and pictures.captions is not None:
@@ -195,7 +217,7 @@ def _facts(setup, name, ours, theirs):
     chosen = getattr(setup, SCORES[name].network)
     reference = theirs and {"n": theirs.count, **theirs.facts}
     told = provenance(ours.count, setup.protocol, chosen, reference, ours.facts)
-    return told | details(name, ours, theirs)
+    return told | details(name, ours, theirs, setup.neighbours)
 
 
 def _side(sides, network):

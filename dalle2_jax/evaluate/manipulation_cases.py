@@ -6,9 +6,9 @@ should show. `evaluate/manipulations.py` reads the pictures and counts.
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.cascade import run_upsamplers
 from dalle2_jax.data.captions import caption
 from dalle2_jax.data.render_shapes import layout
 from dalle2_jax.data.shapes import COLOURS, SHAPES
@@ -24,7 +24,7 @@ from dalle2_jax.manipulate.text_diff import text_diff
 from dalle2_jax.manipulate.variations import reconstruct, variations
 from dalle2_jax.probe.pca import pca_reconstructions
 from dalle2_jax.probe.typographic import attack
-from dalle2_jax.unclip import from_uint8, sample_keys, to_uint8, upsample
+from dalle2_jax.unclip import from_uint8, sample_keys
 
 ETA = 1.0  # of variations
 THETA, THETAS = 0.7, (0.35, 0.525, 0.7)  # of text diffs: the last, and those read
@@ -50,7 +50,7 @@ class Bench(NamedTuple):
 class Case(NamedTuple):
     """One picture of one object, and what it is to become.
 
-    image, other_image: float32 [1, y, x, 3] in [-1, 1], renders of spec and other.
+    image, other_image: uint8 [1, y, x, 3], renders of spec and other.
     recoloured: spec with another colour; replaced: with another shape and colour.
     """
 
@@ -86,9 +86,9 @@ def case_of(number, seed, specs, images):
     return Case(
         own,
         spec,
-        from_uint8(images[number : number + 1]),
+        images[number : number + 1],
         specs[after],
-        from_uint8(images[after : after + 1]),
+        images[after : after + 1],
         spec._replace(things=(thing._replace(colour=colour),)),
         spec._replace(things=(thing._replace(colour=colour, shape=shape),)),
     )
@@ -101,13 +101,13 @@ def apart(one, two):
 
 def given(bench, case):
     """The picture itself: what the reader makes of it."""
-    return {"the picture itself": Made(case.spec, case.image[0], {})}
+    return {"the picture itself": Made(case.spec, from_uint8(case.image[0]), {})}
 
 
 def upsampled(bench, case):
     """The picture at the decoder's size through the upsamplers: their share."""
-    small = to_size(case.image, bench.model.decoder.cfg.size)
-    made = upsample(bench.model, small, sample_keys(case.seed, 0, 1), {})
+    small = to_size(from_uint8(case.image), bench.model.decoder.cfg.size)
+    made = run_upsamplers(bench.model, small, sample_keys(case.seed, 0, 1), {})
     return {"upsampling": near(case.spec, made[0], case.image[0])}
 
 
@@ -173,7 +173,7 @@ def inpainted(bench, case):
     wanted = (case.replaced, case.recoloured)
     steps = [(known, case.caption(spec)) for spec in wanted]
     made = list(edits(bench.model, case.image, steps, seed=case.seed))
-    kept = np.abs(np.asarray(made[0]) - case.image) * known * 127.5
+    kept = np.abs(np.asarray(made[0]) - from_uint8(case.image)) * known * 127.5
     return {
         "inpainting": Made(
             case.replaced, made[0][0], {"known_error": float(kept.max())}
@@ -184,7 +184,7 @@ def inpainted(bench, case):
 
 def outpainted(bench, case):
     """The picture in the middle of a larger one."""
-    canvas, known = outpaint_canvas(jnp.asarray(case.image), MARGIN)
+    canvas, known = outpaint_canvas(case.image, MARGIN)
     made = inpaint(bench.model, canvas, known, seed=case.seed)
     return {"outpainting": Made(case.spec, made[0], {})}
 
@@ -213,16 +213,15 @@ def attacked(bench, case):
     """Section 4: the name of another shape written across; CLIP's choice of the two."""
     own, word = (spec.things[0].shape for spec in (case.spec, case.replaced))
     labels = [f"a {own}", f"a {word}"]
-    picture = to_uint8(case.image)[0]
-    sheet, chances = attack(bench.model, picture, word, labels, 1, case.seed)
+    sheet, chances = attack(bench.model, case.image, word, labels, 1, case.seed)
     before, after = chances[labels[1]]
     numbers = {"fooled_before": float(before > 0.5), "fooled": float(after > 0.5)}
     return {"typographic attack": Made(case.spec, from_uint8(sheet[1]), numbers)}
 
 
 def near(wanted, picture, image):
-    """Made, with its distance from a picture."""
-    return Made(wanted, picture, {"rms": apart(picture, image)})
+    """Made, with its distance from a picture uint8 [y, x, 3]."""
+    return Made(wanted, picture, {"rms": apart(picture, from_uint8(image))})
 
 
 def named(spec):

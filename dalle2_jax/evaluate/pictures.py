@@ -6,7 +6,6 @@ once; all metrics see the same bytes.
 
 import functools
 import hashlib
-import io
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dalle2_jax.cascade import cascade
-from dalle2_jax.data.images import to_rgb
+from dalle2_jax.data.images import read_image, to_rgb
 from dalle2_jax.data.numpy_files import arrays_of
 from dalle2_jax.data.picture_folder import captions_beside
 from dalle2_jax.data.records import ShardSource
@@ -29,7 +28,6 @@ from dalle2_jax.shard.mesh import MeshConfig, make_mesh, replicated
 from dalle2_jax.unclip import Request, need, prior_of, read, sample_keys, to_uint8
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 THREADS = 8
 
 
@@ -192,13 +190,12 @@ def decoded(data, name, size=0, crop="center"):
     Raises:
         BadInput: it cannot be decoded; says which.
     """
-    try:
-        image = to_rgb(Image.open(io.BytesIO(data)))
+
+    def read(image):
+        image = to_rgb(image)
         return np.asarray(fitted(image, size, crop) if size else image)
-    except UnidentifiedImageError as error:
-        raise BadInput(f"{name} is no picture in a known format.") from error
-    except BROKEN as error:
-        raise BadInput(f"{name} is damaged or cut off ({error}).") from error
+
+    return read_image(data, name, read)
 
 
 def fitted(image, size, crop="center"):

@@ -21,13 +21,15 @@ class Score(NamedTuple):
     key: of the features that it takes; network: whose, a field of `judge.Setup`:
     "main", "clip" or "clean"; reference: what it takes of the reference set, "moments",
     "features" or ""; function: (samples Side, reference Side or None, z_text or None)
-    -> (value, deviation or None).
+    -> (value, deviation or None), of balls around neighbours with their number after
+    that; neighbours: that number where none is asked for, 0: it takes none.
     """
 
     key: str
     network: str
     reference: str
     function: Callable
+    neighbours: int = 0
 
 
 def _frechet(key):
@@ -51,9 +53,9 @@ def _inception(samples, reference, z_text):
 
 
 def _neighbours(function, place):
-    def score(samples, reference, z_text):
+    def score(samples, reference, z_text, k):
         sides = reference.features["pool"], samples.features["pool"]
-        return function(*sides)[place], None
+        return function(*sides, k)[place], None
 
     return score
 
@@ -72,10 +74,10 @@ SCORES = {
     "sfid": Score("spatial", "main", "moments", _frechet("spatial")),
     "kid": Score("pool", "main", "features", _kid),
     "is": Score("logits", "main", "", _inception),
-    "precision": Score("pool", "main", "features", _neighbours(precision_recall, 0)),
-    "recall": Score("pool", "main", "features", _neighbours(precision_recall, 1)),
-    "density": Score("pool", "main", "features", _neighbours(density_coverage, 0)),
-    "coverage": Score("pool", "main", "features", _neighbours(density_coverage, 1)),
+    "precision": Score("pool", "main", "features", _neighbours(precision_recall, 0), 3),
+    "recall": Score("pool", "main", "features", _neighbours(precision_recall, 1), 3),
+    "density": Score("pool", "main", "features", _neighbours(density_coverage, 0), 5),
+    "coverage": Score("pool", "main", "features", _neighbours(density_coverage, 1), 5),
     "clip_score": Score("pool", "clip", "", _clip_score),
     "cmmd": Score("pool", "clip", "features", _cmmd),
 }
@@ -97,7 +99,7 @@ def named_scores(text):
     return list(dict.fromkeys(names))
 
 
-def taken(name, samples, reference, z_text=None):
+def taken(name, samples, reference, z_text=None, k=None):
     """One number of two sides: (value, deviation or None).
 
     Args:
@@ -105,6 +107,7 @@ def taken(name, samples, reference, z_text=None):
         samples: Side.
         reference: Side, or None where the number needs none.
         z_text: of the samples' captions [n, d], for the CLIP score.
+        k: neighbours, where the number takes them; None: as many as usual.
 
     Raises:
         BadInput: a side lacks what it needs; says what would give it.
@@ -113,7 +116,26 @@ def taken(name, samples, reference, z_text=None):
     need_features(name, samples.features)
     if score.reference:
         need_reference(name, reference)
+    if score.neighbours:
+        return score.function(samples, reference, z_text, k or score.neighbours)
     return score.function(samples, reference, z_text)
+
+
+def too_few(name: str, counts: list[int], k: int | None = None) -> str:
+    """Why a number cannot be had of so many pictures; "" where it can.
+
+    Args:
+        name: of SCORES.
+        counts: pictures of the samples and, where there is one, of the reference.
+        k: as in `taken`.
+    """
+    neighbours = SCORES[name].neighbours and (k or SCORES[name].neighbours)
+    if neighbours < min(counts):
+        return ""
+    return (
+        f"{name} looks at {neighbours} neighbours of each of {min(counts)} pictures; "
+        "give more pictures, or a smaller --neighbours"
+    )
 
 
 def need_features(name, features):
@@ -139,17 +161,15 @@ def need_reference(name, reference):
         )
 
 
-def details(name, samples, reference=None):
+def details(name, samples, reference=None, k=None):
     """What else stands beside a number: the constants of its definition."""
+    if SCORES[name].neighbours:
+        return {"neighbours": k or SCORES[name].neighbours}
     counts = [side.count for side in (samples, reference) if side is not None]
     size = min(KID_SUBSET, *counts) if counts[1:] else 0
     return {
         "kid": {"subsets": 100, "subset_size": size, "subset_seed": 2020},
         "is": {"splits": min(SPLITS, samples.count), "split_seed": 2020},
-        "precision": {"neighbours": 3},
-        "recall": {"neighbours": 3},
-        "density": {"neighbours": 5},
-        "coverage": {"neighbours": 5},
         "cmmd": {"sigma": 10.0, "scale": 1000.0},
         "clip_score": {"scale": 1.0},
     }.get(name, {})

@@ -12,24 +12,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.cascade import chosen_sampling, run_upsamplers
+from dalle2_jax.data.picture_arrays import as_floats, check_pictures
+from dalle2_jax.data.tokens import as_captions
 from dalle2_jax.diffusion.process import q_sample
 from dalle2_jax.diffusion.samplers import denoiser, initial_noise, inpainting, sample
 from dalle2_jax.diffusion.schedule import Rows, resampled_rows, rows
 from dalle2_jax.diffusion.walk import stage_keys, step_of
 from dalle2_jax.errors import BadInput
-from dalle2_jax.manipulate.latent import condition_of, hear, imagine, see, to_size
+from dalle2_jax.manipulate.latent import condition_of, embed, hear, imagine, to_size
 from dalle2_jax.unclip import (
+    UnCLIP,
+    check_count,
     from_uint8,
     guided_decoder,
     sample_keys,
-    sampling_of,
-    upsample,
+    to_uint8,
 )
 
 REWALKS = 4  # times that each level is walked; RePaint takes 10
 
 
-def inpaint(model, image, known, captions=None, resample=REWALKS, seed=0, ways=None):
+def inpaint(
+    model: UnCLIP,
+    image: Any,
+    known: Any,
+    captions: Any = None,
+    resample: int = REWALKS,
+    seed: int = 0,
+    ways: dict | None = None,
+) -> jax.Array:
     """Pictures whose unknown pixels are drawn anew: [b, y, x, 3] in [-1, 1].
 
     A decoder that hears known pixels (DecoderConfig.inpaint) is given them, any other
@@ -37,20 +49,26 @@ def inpaint(model, image, known, captions=None, resample=REWALKS, seed=0, ways=N
 
     Args:
         model: UnCLIP.
-        image: float32 [b, y, x, 3] in [-1, 1].
-        known: bool [b, y, x, 1], True = stays.
-        captions: b strings of the whole picture that is wanted; z_i then comes from the
-            prior. None: z_i is that of the picture as it is.
+        image: b pictures (`picture_arrays`).
+        known: bool [b, y, x, 1], True = stays; one mask [y, x] serves all b.
+        captions: b strings of the whole picture that is wanted, or one; z_i then comes
+            from the prior. None: z_i is that of the picture as it is.
         resample: how often RePaint walks each level, 1 = once.
         seed: sample i depends on (seed, i) alone.
         ways: {stage: Sampling}.
 
     Raises:
-        BadInput: the mask has another size, or leaves nothing to draw.
+        BadInput: the mask has another type or size, or leaves nothing to draw; not as
+            many captions as pictures.
     """
-    _check_mask(image, known)
+    return _inpaint(model, as_floats(image), known, captions, resample, seed, ways)
+
+
+def _inpaint(model, image, known, captions, resample, seed, ways):
+    """`inpaint` of float32 [b, y, x, 3] in [-1, 1], such as it makes itself."""
+    known = _mask(image, known)
     keys, ways = sample_keys(seed, 0, len(image)), ways or {}
-    z_image = imagine(model, captions, keys, ways) if captions else see(model, image)
+    z_image = _wanted(model, image, captions, keys, ways)
     part = part_of(model, ways)
     small = to_size(image, part.cfg.size)
     kept = to_size(known.astype(jnp.float32), part.cfg.size) > 0.999
@@ -60,12 +78,19 @@ def inpaint(model, image, known, captions=None, resample=REWALKS, seed=0, ways=N
         condition = condition._replace(known=small * given, is_known=given)
     keys_here = stage_keys(keys, 200)
     x_T = initial_noise(keys_here, small.shape[1:])
-    table = resampled_rows(part.rows(), resample)
+    table = resampled_rows(part.rows(), check_count(resample, "resample"))
     params, empty = model.decoder.params, hear(model, [""])
     walked = (params, condition, x_T, keys_here, empty, table)
     drawn = walk_from(*walked, part=part, given=(small, kept))
-    large = to_size(upsample(model, drawn, keys, ways), image.shape[1])
+    large = to_size(run_upsamplers(model, drawn, keys, ways), image.shape[1])
     return jnp.where(known, image, large)
+
+
+def _wanted(model, image, captions, keys, ways):
+    """z_i of the captions that are wanted, or of the pictures as they are."""
+    if not captions:
+        return embed(model, image)
+    return imagine(model, as_captions(captions, len(image)), keys, ways)
 
 
 class Part(NamedTuple):
@@ -82,7 +107,7 @@ class Part(NamedTuple):
 
 def part_of(model, ways):
     """The Part of a model's decoder; ways: {stage: Sampling}."""
-    how = ways.get("decoder") or sampling_of(model.decoder)
+    how = chosen_sampling(model.decoder, ways, "decoder")
     return Part(model.decoder.cfg, model.decoder.noise, how)
 
 
@@ -109,51 +134,67 @@ def edits(model, image, steps, resample=REWALKS, seed=0, ways=None):
     """Several masked captions in a row, each on the last one's result.
 
     Args:
-        image: float32 [1, y, x, 3] in [-1, 1].
-        steps: list of (known bool [1, y, x, 1], caption or None).
+        image: one picture (`picture_arrays`).
+        steps: list of (known, as in `inpaint`; caption or None).
         model, resample, seed, ways: as in `inpaint`.
 
     Yields:
         float32 [1, y, x, 3] after every edit.
     """
+    image = as_floats(image, 1)
     for number, (known, caption) in enumerate(steps):
         again = (resample, seed + number, ways)
-        image = inpaint(model, image, known, [caption] if caption else None, *again)
+        image = _inpaint(model, image, known, caption, *again)
         yield image
 
 
-def outpaint_canvas(image, margin):
+def outpaint_canvas(image: Any, margin: float) -> tuple[Any, jax.Array]:
     """A picture in the middle of a larger one: (image, known) for `inpaint`.
 
-    image float32 [b, y, x, 3]; margin: pixels on every side, as a share of y. The
-    canvas is scaled back to [b, y, x, 3]; what lies outside repeats the border.
+    image: b pictures (`picture_arrays`); margin: pixels on every side, as a share of y,
+    above 0 and at most 2. The canvas is scaled back to [b, y, x, 3] and is uint8 where
+    the pictures were; what lies outside repeats the border.
+
+    Raises:
+        BadInput: no pictures, or a margin out of its range.
     """
     if not 0 < margin <= 2:
         raise BadInput(f"the margin is {margin} of the picture; take 0 to 2.")
+    given = check_pictures(image)
+    image = as_floats(given)
     side = image.shape[1]
     pad = max(round(side * margin), 1)
     wide = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     whole = jnp.pad(image, wide, mode="edge")
     known = jnp.pad(jnp.ones((*image.shape[:3], 1)), wide)
-    return to_size(whole, side), to_size(known, side) > 0.999
+    canvas, known = to_size(whole, side), to_size(known, side) > 0.999
+    return (to_uint8(canvas) if given.dtype == np.uint8 else canvas), known
 
 
-def image_to_image(model, image, strength, captions=None, seed=0, ways=None):
+def image_to_image(
+    model: UnCLIP,
+    image: Any,
+    strength: float,
+    captions: Any = None,
+    seed: int = 0,
+    ways: dict | None = None,
+) -> jax.Array:
     """Pictures redrawn from a noised version (SDEdit): [b, y, x, 3] in [-1, 1].
 
     Args:
-        image: float32 [b, y, x, 3] in [-1, 1].
+        image: b pictures (`picture_arrays`).
         strength: the share of the walk that is redone, in (0, 1]; 1 keeps nothing but
             z_i.
         model, captions, seed, ways: as in `inpaint`.
 
     Raises:
-        BadInput: strength is out of its range.
+        BadInput: strength is out of its range; not as many captions as pictures.
     """
     if not 0 < strength <= 1:
         raise BadInput(f"strength is {strength}; take a number above 0, at most 1.")
-    keys, ways = sample_keys(seed, 0, len(image)), ways or {}
-    z_image = imagine(model, captions, keys, ways) if captions else see(model, image)
+    image, ways = as_floats(image), ways or {}
+    keys = sample_keys(seed, 0, len(image))
+    z_image = _wanted(model, image, captions, keys, ways)
     part = part_of(model, ways)
     table = part.rows()
     left = max(round(len(table.t) * strength), 1)
@@ -163,7 +204,7 @@ def image_to_image(model, image, strength, captions=None, seed=0, ways=None):
     x_t = q_sample(small, eps, np.float32(table.ab[0]))
     params, condition = model.decoder.params, condition_of(model, z_image, captions)
     walked = (params, condition, x_t, keys_here, hear(model, [""]), table)
-    return upsample(model, walk_from(*walked, part=part), keys, ways)
+    return run_upsamplers(model, walk_from(*walked, part=part), keys, ways)
 
 
 def mask_of(pixels):
@@ -171,11 +212,24 @@ def mask_of(pixels):
     return jnp.asarray(from_uint8(pixels).mean(-1) < 0)[None, :, :, None]
 
 
-def _check_mask(image, known):
-    if known.shape != (*image.shape[:3], 1):
+def _mask(image, known):
+    """known as bool [b, y, x, 1] for image [b, y, x, 3]."""
+    known = np.asarray(known)
+    if known.dtype != bool:
         raise BadInput(
-            f"the mask is {known.shape[1]} x {known.shape[2]}, the picture "
-            f"{image.shape[1]} x {image.shape[2]}; make them equally large."
+            f"the mask is {known.dtype}; it is bool, True where the picture stays "
+            "(`mask_of` makes it from a picture that is white where it is drawn anew)."
         )
+    flat = known[..., None] if known.ndim == 2 or known.shape[-1:] != (1,) else known
+    flat = flat[None] if flat.ndim == 3 else flat
+    if flat.ndim != 4 or flat.shape[1:] != (*image.shape[1:3], 1):
+        raise BadInput(
+            f"the mask is {list(known.shape)}, the picture {image.shape[1]} x "
+            f"{image.shape[2]}; make them equally large, [b, y, x, 1] or [y, x]."
+        )
+    if len(flat) not in (1, len(image)):
+        raise BadInput(f"{len(image)} pictures need as many masks, not {len(flat)}.")
+    known = jnp.asarray(np.broadcast_to(flat, (*image.shape[:3], 1)))
     if bool(known.all()):
         raise BadInput("the mask has no white part; paint white what is to change.")
+    return known

@@ -3,11 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.data.picture_arrays import check_pictures
+from dalle2_jax.data.tokens import as_captions
 from dalle2_jax.diffusion.samplers import initial_noise
 from dalle2_jax.errors import BadInput
 from dalle2_jax.manipulate.geometry import mean_direction, slerp, slerp_noise
 from dalle2_jax.manipulate.latent import EXACT, Latent, encode, imagine, render, see
-from dalle2_jax.unclip import sample_keys
+from dalle2_jax.unclip import check_count, sample_keys
 
 
 def interpolate(model, images, count, noise="slerp", how=EXACT, seed=0, ways=None):
@@ -15,7 +17,7 @@ def interpolate(model, images, count, noise="slerp", how=EXACT, seed=0, ways=Non
 
     Args:
         model: UnCLIP.
-        images: float32 [2, y, x, 3] in [-1, 1].
+        images: two pictures (`picture_arrays`).
         count: pictures, both ends included.
         noise: "slerp": x_T goes from one picture's to the other's, so that the ends are
             reconstructions; "fixed": one x_T of the seed for all.
@@ -25,11 +27,9 @@ def interpolate(model, images, count, noise="slerp", how=EXACT, seed=0, ways=Non
     Raises:
         BadInput: not two pictures, fewer than two steps, or another kind of noise.
     """
-    if len(images) != 2 or count < 2 or noise not in ("slerp", "fixed"):
-        raise BadInput(
-            f"an interpolation needs two pictures, at least 2 steps and slerp or fixed "
-            f"noise, not {len(images)}, {count} and {noise}."
-        )
+    images, count = check_pictures(images, 2, "images"), check_count(count, least=2)
+    if noise not in ("slerp", "fixed"):
+        raise BadInput(f"the noise is {noise!r}; take 'slerp' or 'fixed'.")
     theta = np.linspace(0, 1, count, dtype=np.float32)
     both = encode(model, images, how=how)
     a, b = (Latent(*(x[i : i + 1] for x in both)) for i in range(2))
@@ -48,15 +48,17 @@ def mix(model, images, captions, weights, count=1, how=EXACT, seed=0, ways=None)
 
     Args:
         model: UnCLIP, with a prior where there are captions.
-        images: float32 [n, y, x, 3] in [-1, 1]; may be empty.
-        captions: m strings, whose z_i come from the prior.
+        images: n pictures (`picture_arrays`); may be empty, or None.
+        captions: m strings, whose z_i come from the prior; may be empty, or None.
         weights: n + m numbers, images first; negative ones lead away.
         count, how, seed, ways: as in `variations`.
 
     Raises:
         BadInput: other than n + m weights, or they cancel out.
     """
-    parts = [see(model, images)] if len(images) else []
+    count, captions = check_count(count), as_captions(captions or [])
+    given = images is not None and (not hasattr(images, "__len__") or len(images))
+    parts = [see(model, images)] if given else []
     if captions:
         parts.append(
             imagine(model, captions, sample_keys(seed, 0, len(captions)), ways)

@@ -6,16 +6,22 @@ z_i, says the rest. Decoded by DDIM with eta = 0 the pair gives the picture back
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dalle2_jax.decoder.decoder import Decoder
+from dalle2_jax.cascade import run_upsamplers
+from dalle2_jax.data.picture_arrays import as_floats
+from dalle2_jax.data.tokens import as_captions
+from dalle2_jax.decoder.decoder import Condition, Decoder
 from dalle2_jax.diffusion.samplers import ddim_inverse, denoiser, sample
 from dalle2_jax.diffusion.schedule import inverse_rows, rows
+from dalle2_jax.errors import BadInput
 from dalle2_jax.unclip import (
+    Caption,
     Sampling,
+    UnCLIP,
     decoder_condition,
     draw_z_image,
     encode_captions,
@@ -25,7 +31,6 @@ from dalle2_jax.unclip import (
     run_stage,
     sample_decoder,
     sampling_of,
-    upsample,
 )
 
 EXACT = Sampling(steps="100", sampler="ddim", eta=0.0)  # no guidance: invertible
@@ -49,19 +54,27 @@ def changed(how, steps=None, guidance=None, eta=None):
     return dataclasses.replace(how, **given)
 
 
-def encode(model, image, captions=None, how=EXACT):
+def encode(
+    model: UnCLIP, image: Any, captions: Any = None, how: Sampling = EXACT
+) -> Latent:
     """The latents of pictures.
 
     Args:
         model: UnCLIP with clip and decoder.
-        image: float32 [b, y, x, 3] in [-1, 1]; x_T is found at the decoder's own size.
+        image: b pictures (`picture_arrays`); x_T is found at the decoder's own size.
         captions: b strings that the decoder hears beside z_i, or None.
         how: Sampling; its steps are those of the inversion.
 
     Returns:
         Latent.
+
+    Raises:
+        BadInput: no pictures, not as many captions, or `how` is no Sampling.
     """
-    z_image = see(model, image)
+    if not isinstance(how, Sampling):
+        raise BadInput(f"how is {how!r}; give the Sampling of the decoder.")
+    image = as_floats(image)
+    z_image = embed(model, image)
     condition = condition_of(model, z_image, captions)
     part = model.decoder
     x_0 = to_size(image, part.cfg.size)
@@ -85,7 +98,7 @@ def render(model, latent, keys, captions=None, how=EXACT, ways=None):
     if how.guidance != 1 and how.empty:
         function = functools.partial(function, empty=hear(model, [""]))
     image = run_stage(function, model.decoder, condition, keys, how)
-    return upsample(model, image, keys, ways or {})
+    return run_upsamplers(model, image, keys, ways or {})
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "noise", "how"))
@@ -100,20 +113,25 @@ def invert(params, x_0, condition, *, cfg, noise, how):
     return sample(ddim_inverse, denoiser(model, noise, None), x_0, table, keys)
 
 
-def see(model, image):
-    """z_i [b, clip] of pictures float32 [b, y, x, 3] in [-1, 1].
+def see(model: UnCLIP, image: Any) -> jax.Array:
+    """z_i [b, clip] of b pictures (`picture_arrays`).
 
     Raises:
-        BadInput: the model has no CLIP or no decoder.
+        BadInput: no pictures, or the model has no CLIP or no decoder.
     """
+    return embed(model, as_floats(image))
+
+
+def embed(model: UnCLIP, image: jax.Array) -> jax.Array:
+    """z_i [b, clip] of pictures float32 [b, y, x, 3] in [-1, 1]. See `see`."""
     need(model, "clip", "decoder")
     encode_jitted = jax.jit(encode_images, static_argnums=0)
     return encode_jitted(model.clip.cfg, model.clip.params, image)
 
 
-def hear(model, captions):
-    """The Caption of b strings."""
-    tokens = model.tokenizer.encode(list(captions), model.clip.cfg.text.context)
+def hear(model: UnCLIP, captions: Any) -> Caption:
+    """The Caption of b strings, or of one."""
+    tokens = model.tokenizer.encode(as_captions(captions), model.clip.cfg.text.context)
     encode_jitted = jax.jit(encode_captions, static_argnums=0)
     return encode_jitted(model.clip.cfg, model.clip.params, jnp.asarray(tokens))
 
@@ -130,8 +148,13 @@ def imagine(model, captions, keys, ways=None):
     )
 
 
-def condition_of(model, z_image, captions=None):
-    """The decoder's view of z_i [b, clip] and of b captions, or of none."""
+def condition_of(model: UnCLIP, z_image: jax.Array, captions: Any = None) -> Condition:
+    """The decoder's view of z_i [b, clip] and of b captions, or of none.
+
+    Raises:
+        BadInput: there are not as many captions as z_i.
+    """
+    captions = as_captions(captions, len(z_image)) if captions else None
     caption = hear(model, captions or [""] * len(z_image))
     condition = decoder_condition(caption, z_image, model.clip.cfg.unit)
     if captions or sampling_of(model.decoder).empty:  # the empty one is its null

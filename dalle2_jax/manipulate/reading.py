@@ -1,6 +1,5 @@
 """Given pictures and masks as a model reads them: square, of the size that it draws."""
 
-import io
 from pathlib import Path
 
 from dalle2_jax.data.images import decode, decode_whole, shown_size
@@ -43,7 +42,7 @@ def read_mask(path, picture, side):
             are shown (EXIF rotation applied).
     """
     pixels = read_picture(path, side)
-    one, other = (shown_size(io.BytesIO(_bytes_of(p))) for p in (path, picture))
+    one, other = (shown_size(_bytes_of(p), str(p)) for p in (path, picture))
     if one != other:
         raise BadInput(
             f"{path} is {one[0]} x {one[1]}, {picture} {other[0]} x {other[1]}; make "

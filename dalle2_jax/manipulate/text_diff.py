@@ -3,11 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.data.picture_arrays import check_pictures
 from dalle2_jax.errors import BadInput
 from dalle2_jax.layers.embeddings import normalised
 from dalle2_jax.manipulate.geometry import slerp
 from dalle2_jax.manipulate.interpolate import same_keys
 from dalle2_jax.manipulate.latent import EXACT, Latent, encode, hear, render
+from dalle2_jax.unclip import check_count
 
 MOST = 0.35  # of the way to z_d; the paper goes to between 0.25 and 0.5
 
@@ -20,7 +22,7 @@ def text_diff(model, image, new, old="", most=MOST, count=5, how=EXACT, seed=0):
 
     Args:
         model: UnCLIP.
-        image: float32 [1, y, x, 3] in [-1, 1].
+        image: one picture (`picture_arrays`).
         new: the caption whose embedding is z_t.
         old: that of z_t0: a caption of the picture, "a photo", or "".
         most: the largest theta.
@@ -31,8 +33,9 @@ def text_diff(model, image, new, old="", most=MOST, count=5, how=EXACT, seed=0):
     Raises:
         BadInput: the captions have the same embedding, or theta leaves 0 to 1.
     """
-    if not 0 < most <= 1 or count < 2:
-        raise BadInput(f"theta goes from 0 to {most} in {count} steps; take (0, 1], 2.")
+    image, count = check_pictures(image, 1), check_count(count, least=2)
+    if not 0 < most <= 1:
+        raise BadInput(f"the largest theta is {most}; take one above 0, at most 1.")
     theta = np.linspace(0, most, count, dtype=np.float32)
     latent = encode(model, image, how=how)
     z_image = slerp(latent.z_image, direction(model, new, old), theta[:, None])

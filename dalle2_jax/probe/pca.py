@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from dalle2_jax.data.picture_arrays import check_pictures
 from dalle2_jax.errors import BadInput
 from dalle2_jax.manipulate.latent import EXACT, Latent, encode, render
 from dalle2_jax.prior.codes import fit_codes
@@ -30,7 +31,7 @@ def pca_reconstructions(model, image, mean, axes, counts, how=EXACT, seed=0):
 
     Args:
         model: UnCLIP.
-        image: float32 [1, y, x, 3] in [-1, 1].
+        image: one picture (`picture_arrays`).
         mean, axes: of `principal_axes`.
         counts: components kept, one picture each.
         how: the decoder's Sampling.
@@ -41,7 +42,7 @@ def pca_reconstructions(model, image, mean, axes, counts, how=EXACT, seed=0):
     """
     if not counts or not 0 <= min(counts) <= max(counts) <= len(axes):
         raise BadInput(f"components {counts} must lie between 0 and {len(axes)}.")
-    latent = encode(model, image, how=how)
+    latent = encode(model, check_pictures(image, 1), how=how)
     z_image = [truncated(latent.z_image, mean, axes, count) for count in counts]
     many = Latent(jnp.concatenate(z_image), jnp.repeat(latent.x_T, len(counts), axis=0))
     keys = jnp.repeat(sample_keys(seed, 0, 1), len(counts))

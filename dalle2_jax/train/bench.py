@@ -10,6 +10,7 @@ import numpy as np
 
 from dalle2_jax.components import initial_params
 from dalle2_jax.data.batches import Captioned
+from dalle2_jax.diffusion.walk import seed_key
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
 from dalle2_jax.shard.processes import spread
 from dalle2_jax.shard.rules import shardings
@@ -128,7 +129,7 @@ def made_up(run, clip_cfg, tx, mesh):
     image = rng.integers(0, 256, (share, run.data.size, run.data.size, 3), np.uint8)
     words = rng.integers(0, text.vocab if text else 1, (share, run.data.context))
     batch = to_devices(mesh, Captioned(image, words.astype(np.int32)))
-    key = jax.jit(jax.random.key, out_shardings=replicated(mesh))(run.seed)
+    key = jax.jit(lambda: seed_key(run.seed), out_shardings=replicated(mesh))()
     return state, frozen, batch, key
 
 

@@ -15,6 +15,7 @@ from dalle2_jax.components import read_json, save_component
 from dalle2_jax.data import stores
 from dalle2_jax.data.examples import write_examples
 from dalle2_jax.data.tokens import Tokenizer
+from dalle2_jax.diffusion.walk import seed_key
 from dalle2_jax.errors import BadInput, Failed, Preempted
 from dalle2_jax.shard.mesh import check_batch, make_mesh, replicated, to_devices
 from dalle2_jax.shard.processes import barrier, in_step, is_first
@@ -133,7 +134,7 @@ def trained(run, job, work, stop, show):
     state, position = begin(run, work.tx, work.mesh, work.checkpoints, prepare)
     position = position_at(job.workdir, int(state.step), position)
     step = in_step(step_of(run, work.clip_cfg, work.tx, state, work.mesh))
-    key = jax.jit(jax.random.key, out_shardings=replicated(work.mesh))(run.seed)
+    key = jax.jit(lambda: seed_key(run.seed), out_shardings=replicated(work.mesh))()
 
     def update(state, batch):
         return step(state, work.frozen, batch, key)

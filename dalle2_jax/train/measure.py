@@ -12,6 +12,7 @@ import numpy as np
 
 from dalle2_jax.diffusion.objective import noised, row_at
 from dalle2_jax.diffusion.process import eps_of, to_x_0
+from dalle2_jax.diffusion.walk import seed_key
 from dalle2_jax.prior.diffusion import Prior, to_scaled
 from dalle2_jax.shard.mesh import replicated, to_devices
 from dalle2_jax.train.inputs import open_batches
@@ -52,7 +53,7 @@ def mean_squares(run, clip_cfg, params, frozen, batch):
     text = prior_text(caption, cfg.null)
 
     def at(t):
-        key = jax.random.fold_in(jax.random.key(run.seed), t)
+        key = jax.random.fold_in(seed_key(run.seed), t)
         eps = jax.random.normal(key, z_0.shape)
         times = jnp.full(len(z_0), t)
         z_t, level = noised(z_0, eps, times, noise), row_at(times, noise, 2).now

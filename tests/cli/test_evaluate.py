@@ -229,3 +229,39 @@ def test_a_wrong_weight_file_is_refused(drawn, folder, tmp_path, capsys):
     words = ("--samples", drawn / "kept", "--data", drawn / "kept")
     said = refused(capsys, *words, "--inception", tmp_path / "inception.pth")
     assert "inception.pth" in said
+
+
+def test_too_few_pictures_for_neighbours_lose_nothing_else(drawn, folder, tmp_path):
+    words = ("--samples", drawn / "kept", "--data", drawn / "kept", "--clip", folder)
+    out = [tmp_path / f"{name}.json" for name in ("few", "one", "all")]
+    asked = ("--metrics", "fid,precision,density", "--n", 4)
+    assert evaluate(*words, *asked, "--n-reference", 4, "--out", out[0]) == 0
+    found = scores_of(out[0])
+    assert found["fid"]["value"] is not None and "reason" not in found["fid"]
+    assert found["precision"]["value"] is not None  # 3 neighbours of 4
+    assert (
+        found["density"]["value"] is None and "neighbours" in found["density"]["reason"]
+    )
+    chosen = ("--neighbours", 1, "--n-reference", 4)
+    assert evaluate(*words, *asked, *chosen, "--out", out[1]) == 0
+    assert scores_of(out[1])["density"]["neighbours"] == 1
+    assert values(out[1])["density"] is not None
+    assert values(out[1])["fid"] == values(out[0])["fid"]
+
+
+def test_numbers_that_cannot_be_had_at_all_are_refused(drawn, folder, capsys):
+    words = ("--samples", drawn / "kept", "--data", drawn / "kept", "--clip", folder)
+    asked = ("--metrics", "precision,recall", "--neighbours", 22)
+    assert "--neighbours" in refused(capsys, *words, *asked)
+
+
+def test_weights_of_no_publication_do_not_take_its_name(monkeypatch):
+    from dalle2_jax.convert.inception import SHA256
+    from dalle2_jax.evaluate import inception
+
+    names = []
+    for digest in (SHA256, "0" * 64):
+        made = inception.Inception({}, digest)
+        monkeypatch.setattr(inception, "load_inception", lambda path, made=made: made)
+        names.append(features.inception_extractor("inception.safetensors").name)
+    assert names[0] == "inception-2015-12-05" and "2015" not in names[1]

@@ -145,3 +145,69 @@ def test_a_second_process_compiles_nothing(folder, tmp_path):
     assert len(found[0]) > 3 and found[0] == found[1]
     one, two = (np.asarray(Image.open(tmp_path / d / "00000.png")) for d in "ab")
     np.testing.assert_array_equal(one, two)
+
+
+def facts_of(path):
+    with Image.open(path) as image:
+        return json.loads(image.info["dalle2"])
+
+
+def test_pictures_of_another_run_are_neither_mixed_nor_lost(folder, tmp_path, capsys):
+    words = ["--stages", "prior,decoder", "--n"]
+    assert sampled(folder, tmp_path, "a ring", *words, "3")[0] == 0
+    out = tmp_path / "out"
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    assert sampled(folder, tmp_path, "a cross", *words, "1")[0] == 2
+    said = capsys.readouterr().err
+    assert "--overwrite" in said and "00000.png" in said
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    (out / "notes.txt").write_text("mine")
+    assert sampled(folder, tmp_path, "a cross", *words, "1", "--overwrite")[0] == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["00000.png", "grid.png", "notes.txt"]
+    assert facts_of(out / "00000.png")["caption"] == "a cross"
+
+
+def test_pictures_that_are_not_ours_are_never_written_over(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    Image.new("RGB", (4, 4)).save(out / "00001.png")
+    before = (out / "00001.png").read_bytes()
+    assert sampled(folder, tmp_path, "a ring", "--overwrite")[0] == 2
+    assert "00001.png" in capsys.readouterr().err
+    assert (out / "00001.png").read_bytes() == before
+
+
+def test_embeddings_and_their_pictures_share_a_folder(folder, tmp_path):
+    assert sampled(folder, tmp_path, "a ring", "--stages", "prior")[0] == 0
+    z = str(tmp_path / "out" / "z_i.npy")
+    words = ["a ring", "--stages", "decoder", "--embeddings", z]
+    assert sampled(folder, tmp_path, *words)[0] == 0
+    assert sampled(folder, tmp_path, "a ring", "--stages", "prior")[0] == 2
+    again = ["a ring", "--stages", "prior", "--overwrite"]
+    assert sampled(folder, tmp_path, *again)[0] == 0
+    assert (tmp_path / "out" / "00000.png").is_file()
+
+
+def test_a_picture_of_a_longer_run_is_drawn_alone(folder, tmp_path):
+    words = ["--stages", "prior,decoder", "--seed", "5000000000"]
+    _, long = sampled(folder, tmp_path / "a", "a ring", "a cross", *words)
+    _, alone = sampled(folder, tmp_path / "b", "a cross", *words, "--first", "1")
+    assert [p.name for p in sorted(alone.iterdir())] == ["00001.png", "grid.png"]
+    one, other = (np.asarray(Image.open(d / "00001.png")) for d in (long, alone))
+    assert np.abs(one.astype(int) - other).max() <= 1
+    assert facts_of(long / "00001.png") == facts_of(alone / "00001.png")
+    _, first = sampled(folder, tmp_path / "c", "a cross", *words)
+    assert not np.array_equal(np.asarray(Image.open(first / "00000.png")), other)
+
+
+def test_presets_that_ruin_a_model_are_not_offered(folder, tmp_path, capsys):
+    from dalle2_jax.cli.ways import PRESETS, presets_of
+
+    assert sampled(folder, tmp_path, "a ring", "--preset", "karlo-fast")[0] == 2
+    assert "karlo-fast" in capsys.readouterr().err
+    model = load(folder)
+    assert list(presets_of(model)) == ["paper"]
+    cfg = dataclasses.replace(model.clip.cfg, unit=False)
+    karlo = model._replace(clip=model.clip._replace(cfg=cfg))
+    assert presets_of(karlo) == PRESETS

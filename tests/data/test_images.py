@@ -1,14 +1,18 @@
 """Pictures of every mode become the same kind of array, broken ones a sentence."""
 
 import io
+import os
 import struct
+import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dalle2_jax.data.images import decode
+from dalle2_jax.data import images
+from dalle2_jax.data.images import decode, describe, shown_size
 from dalle2_jax.errors import BadInput
 
 
@@ -111,3 +115,102 @@ def test_broken_pictures_are_named():
     ):
         with pytest.raises(BadInput, match=f"0001.jpg is .*{said}"):
             decode(data, 16, "0001.jpg")
+
+
+def test_greys_of_floats_are_scaled_by_the_range_that_they_fill():
+    ramp = np.arange(256, dtype=np.float32).reshape(16, 16)
+    for values in (ramp, ramp / 255, ramp * 257):
+        made = decode(encoded(Image.fromarray(values), "tiff"), 16)
+        assert np.array_equal(made[..., 1], ramp)
+
+
+@pytest.mark.parametrize("odd", [-1.0, np.nan, np.inf, 1e6])
+def test_greys_without_a_known_white_are_refused(odd):
+    values = np.full((8, 8), odd, np.float32)
+    with pytest.raises(BadInput, match="deep.tif"):
+        decode(encoded(Image.fromarray(values), "tiff"), 8, "deep.tif")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n%%EOF\n"
+
+
+def test_no_picture_starts_another_program(tmp_path, monkeypatch):
+    """Pillow gives EPS to Ghostscript, whatever the file is called."""
+    from dalle2_jax.evaluate.human_pairs import read_folder
+    from dalle2_jax.evaluate.pictures import decoded
+
+    program = tmp_path / "bin/gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "0.png").write_bytes(EPS)
+    opened = (
+        lambda: decode(EPS, 8, "0.png"),
+        lambda: decoded(EPS, "0.png"),
+        lambda: describe(EPS, "0.png"),
+        lambda: shown_size(EPS, "0.png"),
+        lambda: read_folder(tmp_path),
+    )
+    for call in opened:
+        with pytest.raises(BadInput, match="0.png"):
+            call()
+    assert not (tmp_path / "started").exists()
+
+
+def test_pictures_are_opened_in_one_place():
+    """Of all that Pillow reads, only what images.FORMATS allows."""
+    home = images.__file__
+    for path in (p for p in Path(home).parents[1].rglob("*.py") if str(p) != home):
+        assert "Image.open(" not in path.read_text(encoding="utf-8"), path
+
+
+def test_a_decoder_that_fails_in_any_way_is_one_sentence(monkeypatch):
+    def fail(image, size):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(images, "_square", fail)
+    with pytest.raises(BadInput, match="0001.png"):
+        decode(encoded(Image.new("L", (8, 8))), 8, "0001.png")
+
+
+def test_pictures_in_the_making_are_bounded_together(monkeypatch):
+    """Eight threads with pictures of a third of the room each: three at a time."""
+    room, most, now, lock = images._Room(), [], [], threading.Lock()
+    monkeypatch.setattr(images, "_ROOM", room)
+    monkeypatch.setattr(room, "left", 3 * 64 * 64)
+    together = threading.Barrier(3)
+    square = images._square
+
+    def watched(image, size):
+        with lock:
+            now.append(image.size[0] * image.size[1])
+            most.append(sum(now))
+        together.wait(60)  # until three are here
+        with lock:
+            now.pop()
+        return square(image, size)
+
+    monkeypatch.setattr(images, "_square", watched)
+    data = encoded(Image.new("RGB", (64, 64)))
+    threads = [threading.Thread(target=decode, args=(data, 8)) for _ in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(most) == 9 and max(most) == 3 * 64 * 64
+    assert room.left == 3 * 64 * 64
+
+
+def test_large_pictures_wait_for_the_other_processes(monkeypatch):
+    room, lock = images._Room(), threading.Lock()
+    monkeypatch.setattr(images, "_ROOM", room)
+    monkeypatch.setattr(images, "LARGE", 100)
+    images.share_room(lock)
+    held = []
+    monkeypatch.setattr(
+        images, "_square", lambda image, size: held.append(lock.locked())
+    )
+    for side in (8, 16):
+        decode(encoded(Image.new("L", (side, side))), 8)
+    assert held == [False, True] and not lock.locked()

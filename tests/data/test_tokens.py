@@ -155,8 +155,14 @@ def test_damaged_folders_are_named(trained, tmp_path):
     (tmp_path / "vocab.json").write_text("{}")
     with pytest.raises(BadInput, match="not of one CLIP vocabulary"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(BadInput, match="a list of captions"):
-        trained.encode("a caption", 8)
+
+
+def test_one_string_is_one_caption(trained):
+    assert np.array_equal(trained.encode("red", 8), trained.encode(["red"], 8))
+    assert trained.lengths("red") == trained.lengths(["red"])
+    for odd in (b"red", [b"red"], None, 3, [None]):
+        with pytest.raises(BadInput, match="caption"):
+            trained.encode(odd, 8)
 
 
 def test_what_needs_no_mending_is_cleaned_as_everything_else():

@@ -126,8 +126,8 @@ def test_an_example_fills_the_caption_and_a_preset_the_steps(visit):
     place = panel(page, "Generate")
     place.get_by_role("button", name="Steps and guidance").click()
     place.get_by_label("Preset").click()
-    page.get_by_role("option", name="karlo-fast").click()
-    expect(place.get_by_label("Steps: prior")).to_have_value("25/25/7")
+    page.get_by_role("option", name="paper").click()
+    expect(place.get_by_label("Steps: prior")).to_have_value("64/250/27/15")
 
 
 def test_bad_input_is_told_on_the_page(visit, files):

@@ -154,3 +154,20 @@ def test_it_is_not_shared_and_tells_nobody(page):
     config = json.loads(status(f"{page}config")[1])
     assert not config["is_colab"] and not config["analytics_enabled"]
     assert not config.get("run_history")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}]
+)
+def test_other_hosts_and_origins_are_refused(page, headers):
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n'
+    body += b"\r\nhi\r\n--x--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    for address, data in ((page, None), (f"{page}gradio_api/upload", body)):
+        asked = urllib.request.Request(address, data, headers | kind)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked, timeout=60)
+        assert refused.value.code == 403
+    own = urllib.request.Request(f"{page}gradio_api/upload", body, kind)
+    with urllib.request.urlopen(own, timeout=60) as answer:
+        assert answer.status == 200

@@ -81,7 +81,7 @@ def test_unusual_pictures_are_taken(name, folder, pictures, tmp_path):
         (["variations", "a.png", "--eta", "2"], "--eta 2"),
         (["inpaint", "a.png", "--mask", "small_mask.png"], "make them equally large"),
         (["inpaint", "a.png"], "give --mask or --around"),
-        (["interpolate", "a.png", "b.jpg", "--n", "1"], "at least 2 steps"),
+        (["interpolate", "a.png", "b.jpg", "--n", "1"], "at least 2"),
         (["image-to-image", "a.png", "--strength", "0"], "strength is 0"),
         (["mix", "a.png", "--weights", "1", "2"], "as many weights, not 2"),
         (["variations", "a.png", "--steps", "1001"], "1001 sampling steps"),
@@ -135,6 +135,7 @@ def test_pictures_are_enlarged_as_they_are(folder, tmp_path, capsys):
     sizes = [Image.open(tmp_path / "o" / f"0000{i}.png").size for i in (0, 1)]
     assert sizes == [(18, 10), (6, 16)]
     Image.new("RGB", (1025, 8)).save(given[0])
+    words.append("--overwrite")
     assert main([*words, "--size", "own"]) == 2 and main([*words, "--size", "x"]) == 2
     said = capsys.readouterr().err
     assert "is 1025 x 8; at most 1024 pixels a side" in said
