@@ -360,6 +360,7 @@ def given_embeddings(path, chosen, model, count):
     """
     import numpy as np
 
+    from dalle2_jax.data.numpy_files import mapped
     from dalle2_jax.errors import BadInput
 
     if (path is None) != ("prior" in chosen):
@@ -369,11 +370,10 @@ def given_embeddings(path, chosen, model, count):
         )
     if path is None:
         return None, "prior"
-    try:
-        z_image = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no .npy file of numbers ({error}).") from error
+    z_image = mapped(path)
     expected = (count, model.clip.cfg.clip)
     if z_image.shape != expected:
         raise BadInput(f"{path} is {z_image.shape}; the captions need {expected}.")
-    return z_image.astype(np.float32), "image"
+    if z_image.dtype.kind != "f" or not np.isfinite(z_image).all():
+        raise BadInput(f"{path} holds {z_image.dtype}; embeddings are finite floats.")
+    return np.array(z_image, np.float32), "image"

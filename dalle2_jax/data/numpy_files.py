@@ -57,13 +57,18 @@ def arrays_of(
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] if wanted(name) else None for name in file.files}
+            names = file.files
+            found = {name: file[name] if wanted(name) else None for name in names}
     except FileNotFoundError as error:
         raise BadInput(f"{path} does not exist; check the path.") from error
     except GARBAGE as error:
         raise BadInput(
             f"{path} is no .npz file of plain arrays ({_said(error)})."
         ) from error
+    other = next((name for name in names if isinstance(found[name], bytes)), None)
+    if other is not None:  # numpy gives a member that is no .npy file as it is
+        raise BadInput(f"{path} is no .npz file of plain arrays ({other!r} is none).")
+    return found
 
 
 def _said(error):

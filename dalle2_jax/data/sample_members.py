@@ -21,7 +21,8 @@ EMPTY, AFTER = "empty shard", "something after the end mark"
 CUT, NAME, TWICE = "cut off", "unsafe name", "duplicate key"
 JSON, LARGE = "broken JSON", "member too large"
 SPARSE, LINK = "sparse member", "link to no earlier member"
-NO_PICTURE, DOTTED = "no picture", "dot before the picture's extension"
+NO_CAPTION, NO_PICTURE = "no caption", "no picture"
+DOTTED = "dot before the picture's extension"
 NOT_UTF8 = "not UTF-8, read as cp1252"  # a note: the sample is used
 FATAL = (CUT, JSON, NAME, LARGE, SPARSE, LINK)  # no sample of that key is used
 REMEDIES = {  # what to do, for `dalle2 data inspect` and messages
@@ -33,6 +34,7 @@ REMEDIES = {  # what to do, for `dalle2 data inspect` and messages
     LINK: "write the tar with --dereference (-h) and --hard-dereference",
     DOTTED: "a key ends at the FIRST dot of a name (webdataset's rule); rename "
     "photo_v1.0.jpg to photo_v1_0.jpg, and its caption alike",
+    NO_CAPTION: "give each picture a KEY.txt, or a caption in its KEY.json",
     JSON: "mend or remove the .json member",
     NOT_UTF8: "save the captions as UTF-8",
 }

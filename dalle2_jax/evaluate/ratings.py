@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from dalle2_jax.data.numpy_files import arrays_of, mapped
 from dalle2_jax.errors import BadInput
 from dalle2_jax.evaluate.aesthetics import fit, predict
 from dalle2_jax.evaluate.features import clip_extractor, extract
@@ -115,15 +116,15 @@ def _column(path, table, names, also=""):
 
 
 def _arrays(path, _):
-    held = np.load(path, allow_pickle=False)
     if path.suffix == ".npy":
+        held = mapped(path)
         if held.ndim != 2 or held.shape[1] < 2 or held.dtype.kind != "f":
             raise ValueError("it must be floats [n, clip + 1], the rating last")
         return Ratings(held[:, -1].astype(np.float64), embeddings=held[:, :-1])
-    with held:
-        if lacking := {"embedding", "rating"} - set(held):
-            raise BadInput(f"{path} has no array `{sorted(lacking)[0]}`.")
-        return Ratings(held["rating"].astype(np.float64), embeddings=held["embedding"])
+    held = arrays_of(path)
+    if lacking := {"embedding", "rating"} - set(held):
+        raise BadInput(f"{path} has no array `{sorted(lacking)[0]}`.")
+    return Ratings(held["rating"].astype(np.float64), embeddings=held["embedding"])
 
 
 def _ava(path, images):

@@ -365,7 +365,8 @@ def fuzz_arrays(folder):
     def npz(changes):
         data = changed(packed, changes)
         path.write_bytes(data)
-        opened("npz files", lambda: arrays_of(path))
+        found = opened("npz files", lambda: arrays_of(path)) or {}
+        assert all(isinstance(array, np.ndarray) for array in found.values())
 
     npy()
     npz()
