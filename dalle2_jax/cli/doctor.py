@@ -144,9 +144,9 @@ def check_data(patterns):
         return
     import os
 
-    import fsspec
-
+    from dalle2_jax.data import stores
     from dalle2_jax.data.shard_paths import expand
+    from dalle2_jax.data.store_faults import shown
     from dalle2_jax.errors import Failed
 
     paths = expand(patterns)
@@ -154,14 +154,18 @@ def check_data(patterns):
         if os.path.isdir(path):
             continue  # of pictures, which `expand` has listed
         try:
-            with fsspec.open(str(path), "rb") as file:
+            with (
+                stores.open_file(path)
+                if stores.is_url(path)
+                else open(path, "rb") as file
+            ):
                 found = len(file.read(1024))
-        except Exception as error:  # each store has errors of its own
+        except OSError as error:
             raise Failed(
-                f"{path} cannot be read ({type(error).__name__}: {error}); see that it "
-                "is there and that this machine may read it."
+                f"{path} cannot be read ({error.strerror or error}); see that it is "
+                "there and that this machine may read it."
             ) from error
-        print(f"data: {path} can be read ({found} bytes)")
+        print(f"data: {shown(path)} can be read ({found} bytes)")
 
 
 def _unwritable(folder, error):

@@ -35,6 +35,12 @@ def add_process_flags(parser):
     group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
     group.add_argument("--num-processes", type=int, metavar="N", help="in all")
     group.add_argument("--process-id", type=int, metavar="I", help="this one, from 0")
+    group.add_argument(
+        "--connect-seconds",
+        type=float,
+        metavar="S",
+        help="in which they must find each other (or DALLE2_CONNECT_SECONDS; 300)",
+    )
 
 
 def join(args):
@@ -42,4 +48,5 @@ def join(args):
     start_jax()
     from dalle2_jax.shard.processes import start_processes
 
-    return start_processes(args.coordinator, args.num_processes, args.process_id)
+    three = (args.coordinator, args.num_processes, args.process_id)
+    return start_processes(*three, args.connect_seconds)

@@ -26,15 +26,13 @@ def part(text):
 
 def index(args):
     """Indexes every N-th shard and keeps the index beside it, remote or not."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from dalle2_jax.data.shard_index import publish
     from dalle2_jax.data.shard_paths import expand
+    from dalle2_jax.data.stores import in_parallel
 
     first, count = args.part
     shards = expand(args.data)[first::count]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(publish, shards))
+    found = in_parallel(publish, shards)
     samples = sum(len(one.keys) for one in found)
     lost = sum(len(keys) for one in found for keys in one.problems.values())
     print(f"{len(shards)} shards indexed: {samples} samples, {lost} left out")

@@ -6,6 +6,7 @@ from dalle2_jax.data.identity import Shard, identity_of, local_sizes
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
 from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
+from dalle2_jax.data.stores import THREADS
 
 SHIFT = 32  # a record is its shard's number and its row in it
 ROWS = (1 << SHIFT) - 1
@@ -56,13 +57,14 @@ class LazyShards:
         return record >> SHIFT, record & ROWS
 
     def open(self, shards, following=()):
-        """Indexes some shards now, eight at a time, and begins with those that follow.
+        """Indexes some shards now, THREADS at a time, and begins with the next ones.
 
         Raises:
             BadInput: a filter on a field that none of the shards has.
+            Failed: a store does not answer.
         """
         if self._ahead is None:
-            self._ahead = ThreadPoolExecutor(8, thread_name_prefix="index")
+            self._ahead = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
         found = list(self._ahead.map(self.reader.selected, shards))
         if any(len(one.index.keys) or one.dropped for one in found):
             check_fields(self._rules, frozenset().union(*(f.fields for f in found)))
@@ -96,4 +98,7 @@ class LazyShards:
 
     def close(self):
         """Closes the open files; they are opened again when needed."""
+        if self._ahead is not None:
+            self._ahead.shutdown(wait=False, cancel_futures=True)
+            self._ahead = None
         self.reader.close()

@@ -1,15 +1,16 @@
 """Shards as one long list of captioned pictures that can be read at any place."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from dalle2_jax.data import stores
 from dalle2_jax.data.identity import Shard, extent, identity_of, local_sizes
 from dalle2_jax.data.sample_members import EMPTY, NO_PICTURE, NO_TAR, REMEDIES
 from dalle2_jax.data.selection import NEED, check_fields, rules_of
 from dalle2_jax.data.shard_paths import expand
 from dalle2_jax.data.shard_reader import ShardReader
+from dalle2_jax.data.store_faults import shown
 from dalle2_jax.errors import BadInput
 
 MOST_KINDS = 8  # extensions that a message names
@@ -39,8 +40,8 @@ class ShardSource(Sequence):
     def __init__(self, paths, need=NEED, keep=(), said=""):
         self.shards = expand(paths)
         self.reader = ShardReader(self.shards, tuple(need), tuple(keep), said)
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(self.reader.selected, range(len(self.shards))))
+        shards = range(len(self.shards))
+        found = stores.in_parallel(self.reader.selected, shards)
         self.indices = [one.index for one in found]
         self.starts = np.cumsum([0, *(len(index.keys) for index in self.indices)])
         self.problems = _total(
@@ -138,13 +139,14 @@ def _nothing(source, reasons):
     """One sentence on why not a single sample can be used."""
     shards = source.shards
     said = ", ".join(f"{reason}: {n}" for reason, n in reasons.items())
+    first = shown(shards[0])
     if len(shards) == 1 and NO_TAR in reasons:
         return (
-            f"{shards[0]} is no tar file; shards are uncompressed tars of KEY.jpg or "
+            f"{first} is no tar file; shards are uncompressed tars of KEY.jpg or "
             ".png, KEY.txt and KEY.json, or folders of such files."
         )
     if len(shards) == 1 and EMPTY in reasons:
-        return f"The shard {shards[0]} is empty; remove it or make it again."
+        return f"The shard {first} is empty; remove it or make it again."
     others = f" and {len(shards) - 1} others" if len(shards) > 1 else ""
     if NO_PICTURE in reasons:
         kinds = sorted({k for index in source.indices for k in index.kinds.tolist()})
@@ -152,4 +154,4 @@ def _nothing(source, reasons):
         said += f"; other members: {', '.join(there) or 'none'}"
     remedies = [REMEDIES[reason] for reason in reasons if reason in REMEDIES]
     todo = f": {'; '.join(remedies)}" if remedies else ""
-    return f"No usable sample in {shards[0]}{others} ({said}){todo}."
+    return f"No usable sample in {first}{others} ({said}){todo}."

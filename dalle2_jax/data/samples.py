@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dalle2_jax.data import stores
 from dalle2_jax.data.images import decode, share_room
 from dalle2_jax.errors import BadInput, Failed
 
@@ -86,11 +87,13 @@ class Workers:
         for slot in range(SLOTS):
             self.free.put(slot)
         context = get_context("spawn")
+        leaving = context.Event()
+        self.untold = stores.when_leaving(leaving.set)
         self.pool = ProcessPoolExecutor(
             count,
             mp_context=context,
             initializer=_begin,
-            initargs=(maker, self.block.name, self.shape, context.Lock()),
+            initargs=(maker, self.block.name, self.shape, leaving, context.Lock()),
         )
 
     def fill(self, records, images, tokens):
@@ -127,6 +130,7 @@ class Workers:
             self.free.get()
         self.free.put(None)
         self.pool.shutdown(cancel_futures=True)
+        self.untold()
         del self.pixels
         self.block.close()
         self.block.unlink()
@@ -151,16 +155,18 @@ def _shared(size):
 _worker = None  # (Maker, SharedMemory, its pixels) of this process
 
 
-def _begin(maker, name, shape, large):
+def _begin(maker, name, shape, leaving, large):
     """Readies a worker; signals are the parent's business, its death ends this one.
 
-    large: lock of all workers, for `images.share_room`.
+    leaving: set by the parent where remote reads are to be given up; large: lock of all
+    workers, for `images.share_room`.
     """
     global _worker
     share_room(large)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent_process(),), daemon=True).start()
+    for call, about in ((_follow, parent_process()), (_give_up, leaving)):
+        threading.Thread(target=call, args=(about,), daemon=True).start()
     block = SharedMemory(name)
     _worker = (maker, block, np.ndarray(shape, np.uint8, block.buf))
 
@@ -168,6 +174,11 @@ def _begin(maker, name, shape, large):
 def _follow(parent):
     parent.join()
     os._exit(1)
+
+
+def _give_up(leaving):
+    leaving.wait()
+    stores.leave()
 
 
 def _fill(part):

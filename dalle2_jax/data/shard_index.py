@@ -14,14 +14,14 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from dalle2_jax.data import index_files
+from dalle2_jax.data import index_files, stores
 from dalle2_jax.data.picture_folder import contents_of_folder, folder_stamp
 from dalle2_jax.data.sample_members import MOST_OTHER, PICTURES
+from dalle2_jax.data.stores import is_url
 from dalle2_jax.data.tar_members import contents_of
 from dalle2_jax.errors import BadInput
 
@@ -87,16 +87,12 @@ class ShardIndex(NamedTuple):
         )
 
 
-def is_url(path: str | Path) -> bool:
-    """Whether fsspec and not the file system reads this path."""
-    return "://" in str(path)
-
-
 def index_of(path: str | Path) -> ShardIndex:
     """The index of a shard, from beside it, from the cache, or built now.
 
     Raises:
         BadInput: the file is not there or cannot be read.
+        Failed: its store does not answer.
     """
     stamp = stamp_of(path)
     for place in (beside(path), cached(path)):
@@ -123,6 +119,7 @@ def publish(path: str | Path) -> ShardIndex:
     Raises:
         BadInput: the shard cannot be read, its folder not be written, or something
             else lies at the place of the index.
+        Failed: its store does not answer.
     """
     index, stamp, place = index_of(path), stamp_of(path), beside(path)
     if _load(place, stamp) is not None:
@@ -132,8 +129,11 @@ def publish(path: str | Path) -> ShardIndex:
             raise BadInput(
                 f"{place} is no index of dalle2_jax and is left alone; move it away."
             )
-        with fsspec.open(str(place), "wb") as out:
-            out.write(index_files.packed(_packed(stamp, index)))
+        whole = index_files.packed(_packed(stamp, index))
+        if is_url(place):
+            stores.write(place, whole)
+        else:
+            place.write_bytes(whole)
     except OSError as error:
         raise BadInput(
             f"{place} cannot be written ({error}); mend the permissions."
@@ -146,16 +146,17 @@ def _is_taken(place):
     if isinstance(place, Path):
         return index_files.is_taken(place)
     try:
-        with fsspec.open(place, "rb") as file:
-            return not index_files.is_ours(file.read(index_files.HEAD))
-    except FileNotFoundError:
-        return False
+        return not index_files.is_ours(stores.read_whole(place))
+    except BadInput as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
 
 
 def beside(path: str | Path) -> str | Path:
     """Where the index of a shard is kept: a Path, or a URL."""
     if is_url(path):
-        return f"{path}{ENDING}"
+        return stores.beside(path, ENDING)
     return Path(path, ENDING) if os.path.isdir(path) else Path(f"{path}{ENDING}")
 
 
@@ -169,27 +170,21 @@ def cached(path: str | Path) -> Path:
 
 def stamp_of(path: str | Path) -> str:
     """What a shard is recognised by: size and time of change."""
+    if is_url(path):
+        return f"{VERSION} {stores.stamp(path)}"
     try:
         if os.path.isdir(path):
             return f"{VERSION} {folder_stamp(path)}"
-        if not is_url(path):
-            state = os.stat(path)
-            return f"{VERSION} {state.st_size} {state.st_mtime_ns}"
-        about = fsspec.core.url_to_fs(path)
-        info = about[0].info(about[1])
-    except (OSError, ValueError, ImportError) as error:
+        state = os.stat(path)
+    except (OSError, ValueError) as error:
         raise BadInput(f"The shard {path} cannot be read ({error}).") from error
-    marks = [
-        info.get(k) for k in ("size", "mtime", "ETag", "etag", "updated", "created")
-    ]
-    return f"{VERSION} {marks}"
+    return f"{VERSION} {state.st_size} {state.st_mtime_ns}"
 
 
 def _load(place, stamp):
     """An index that was saved for this stamp, else None."""
     try:
-        with fsspec.open(str(place), "rb") as file:
-            whole = index_files.unpacked(memoryview(file.read()))
+        whole = index_files.unpacked(memoryview(_bytes_of(place)))
         if whole is None:
             return None
         saved = load(bytes(whole))
@@ -216,6 +211,11 @@ def _unpacked(saved, about):
     )
     _check(found, saved["spans"])
     return found
+
+
+def _bytes_of(place):
+    """The bytes of an index, wherever it is kept."""
+    return stores.read_whole(place) if is_url(place) else Path(place).read_bytes()
 
 
 def _check(found, spans):
@@ -267,7 +267,7 @@ def build_index(path: str | Path) -> ShardIndex:
     try:
         if os.path.isdir(path):
             return _arranged(contents_of_folder(path))
-        with fsspec.open(str(path), "rb") as file:
+        with stores.open_file(path) if is_url(path) else open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             return _arranged(contents_of(file, size))

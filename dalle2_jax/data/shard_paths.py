@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import fsspec
-
+from dalle2_jax.data import stores
 from dalle2_jax.data.picture_folder import picture_folders
 from dalle2_jax.data.sample_members import is_hidden
-from dalle2_jax.data.shard_index import is_url
+from dalle2_jax.data.store_faults import shown
+from dalle2_jax.data.stores import is_url
 from dalle2_jax.errors import BadInput
 
 NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
@@ -103,11 +103,12 @@ def expand(paths: str | os.PathLike | Iterable) -> list[str]:
 
     Raises:
         BadInput: a named shard is not there, or nothing matches.
+        Failed: a store does not answer.
     """
     patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     shards = [s for pattern in patterns for s in _matches(os.fspath(pattern))]
     if not shards:
-        said = ", ".join(map(str, patterns))
+        said = ", ".join(map(shown, patterns))
         raise BadInput(
             f"No tar shard matches {said or 'an empty list'}; check the path."
         )
@@ -120,7 +121,7 @@ def expand(paths: str | os.PathLike | Iterable) -> list[str]:
 def _matches(pattern):
     """The shards that one pattern names, in its own order, else sorted."""
     if is_url(pattern):
-        return [s for one in expand_braces(pattern) for s in _remote(one)]
+        return [s for one in expand_braces(pattern) for s in stores.matches(one)]
     head, tail = _parted(os.path.expanduser(pattern))
     if not tail:
         return _in(head)
@@ -147,13 +148,6 @@ def _local(head, tail):
         raise BadInput(f"There is no shard {whole}; check the data pattern.")
     found = sorted(glob.glob(glob.escape(head) + tail, recursive=True))
     return [shard for path in found for shard in _in(path)]
-
-
-def _remote(url):
-    if not any(letter in url for letter in "*?["):
-        return [url]
-    fs, path = fsspec.core.url_to_fs(url)
-    return sorted(fs.unstrip_protocol(p) for p in fs.glob(path))
 
 
 def _in(path):

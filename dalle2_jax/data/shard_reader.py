@@ -6,21 +6,18 @@ reader and a pickled one, which carries nothing but names, works elsewhere.
 
 import os
 import threading
-import time
 from collections import OrderedDict
 from typing import NamedTuple
 
-import fsspec
-
+from dalle2_jax.data import stores
 from dalle2_jax.data.picture_folder import FolderReader, changed, listing_of
 from dalle2_jax.data.sample_members import parsed
 from dalle2_jax.data.selection import NEED, rules_of, select
-from dalle2_jax.data.shard_index import ABSENT, VERSION, index_of, is_url
+from dalle2_jax.data.shard_index import ABSENT, VERSION, index_of
+from dalle2_jax.data.store_faults import shown
 from dalle2_jax.data.text import decode, is_blank, trimmed, valid
-from dalle2_jax.errors import Failed
 
 MOST_FILES = 256  # open at once
-TRIES = 4  # of a remote read, 1, 2, 4 seconds apart
 
 
 class Record(NamedTuple):
@@ -60,28 +57,6 @@ class _Local:
     def __del__(self):
         if hasattr(self, "number"):
             os.close(self.number)
-
-
-class _Remote:
-    """A URL, read by ranges; a failure of the network is tried again."""
-
-    def __init__(self, url):
-        self.url = url
-        self.system, self.path = fsspec.core.url_to_fs(url)
-
-    def read(self, offset, length):
-        for attempt in range(TRIES):
-            try:
-                return self.system.cat_file(
-                    self.path, start=offset, end=offset + length
-                )
-            except OSError as error:
-                problem = error
-                time.sleep(2**attempt if attempt < TRIES - 1 else 0)
-        raise Failed(
-            f"{self.url} cannot be read ({problem}) after {TRIES} tries; run the same "
-            "command again when the store answers."
-        )
 
 
 class _Held:
@@ -130,9 +105,7 @@ class ShardReader:
 
     def _file(self, shard):
         path = self.shards[shard]
-        if os.path.isdir(path):
-            return self._folder(shard, path)
-        return _Remote(path) if is_url(path) else _Local(path)
+        return self._folder(shard, path) if os.path.isdir(path) else _Local(path)
 
     def _folder(self, shard, path):
         """The reader of a folder, whose spans hold for one listing of its files."""
@@ -158,7 +131,11 @@ class ShardReader:
 
     def _read(self, shard, span):
         offset, length = map(int, span)
-        return self._files(shard).read(offset, length) if length else b""
+        if not length:
+            return b""
+        if stores.is_url(self.shards[shard]):
+            return stores.read(self.shards[shard], offset, length)
+        return self._files(shard).read(offset, length)
 
     def member(self, shard, row, extension):
         """The bytes of any other member of a sample, or None where it has none."""
@@ -167,7 +144,7 @@ class ShardReader:
 
     def name(self, shard, row):
         """Where a sample lies, for messages: 'SHARD: KEY'."""
-        return f"{self.shards[shard]}: {self.index(shard).keys[row]}"
+        return f"{shown(self.shards[shard])}: {self.index(shard).keys[row]}"
 
     def _meta(self, shard, row):
         data = self._read(shard, self.index(shard).metas[row])

@@ -5,6 +5,7 @@ import logging
 import threading
 
 from dalle2_jax.data.sample_members import parsed
+from dalle2_jax.data.store_faults import shown
 from dalle2_jax.errors import BadInput
 
 LEAST_BAD = 10  # so many broken samples are borne whatever their share
@@ -36,6 +37,7 @@ class Skipped:
         Raises:
             BadInput: there are too many of them.
         """
+        shard = shown(shard)
         with self.lock:
             if (shard, key) in self._broken:
                 return
@@ -67,7 +69,7 @@ class Skipped:
             BadInput: it is too large a share.
         """
         found = {}
-        for name, index in zip(shards, indices):
+        for name, index in zip(map(shown, shards), indices):
             self._shard(name, index)
             for reason, keys in index.problems.items():
                 found.setdefault(reason, []).extend((name, key) for key in keys)
@@ -86,13 +88,13 @@ class Skipped:
     def _warn(self, shards, indices):
         """Says once for each kind which shards are not whole, which texts not UTF-8."""
         found = {}
-        for name, index in zip(shards, indices):
+        for name, index in zip(map(shown, shards), indices):
             for reason, keys in index.notes.items():
                 places = [f"{name}: {key}" for key in keys]
                 found.setdefault(f"captions: {reason}", []).extend(places)
             for reason, keys in index.problems.items():
                 if "" in keys:  # the shard itself
-                    found.setdefault(f"shards: {reason}", []).append(str(name))
+                    found.setdefault(f"shards: {reason}", []).append(name)
         for reason in found.keys() - self._told:
             self._told.add(reason)
             places = found[reason]

@@ -1,7 +1,6 @@
 """What a run's data names: tar shards, few or many, or the generated shapes."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dalle2_jax.data.selection import NEED
 from dalle2_jax.data.shapes import world_of
 from dalle2_jax.data.shard_index import index_of
 from dalle2_jax.data.shard_paths import expand
+from dalle2_jax.data.stores import in_parallel
 from dalle2_jax.errors import BadInput
 
 DEFAULT = "shapes:simple"
@@ -38,8 +38,7 @@ def open_shards(paths, data, share=(0, 1), meet=None, need=NEED):
     if lazy:
         return _speaking(LazyShards(shards, need, data.keep, data.caption), data)
     if share[1] > 1:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(index_of, shards[share[0] :: share[1]]))
+        in_parallel(index_of, shards[share[0] :: share[1]])
         meet("shards indexed")
     return _speaking(ShardSource(shards, need, data.keep, data.caption), data)
 

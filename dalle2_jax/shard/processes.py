@@ -6,6 +6,7 @@ launches jobs there; `start_processes` finds the others through `jax.distributed
 
 import itertools
 import os
+import time
 from typing import NamedTuple
 
 import jax
@@ -16,8 +17,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dalle2_jax.errors import BadInput, Failed
+from dalle2_jax.shard.coordinator import (
+    FLAG,
+    connect_seconds,
+    look_at,
+    parse_address,
+    say,
+    within,
+)
 
-CONNECT_SECONDS = 300  # a peer may still be pulling its container
+GRACE = 3600  # seconds; jax aborts the process at the end of its time, we say why
 BARRIER_SECONDS = 3600
 ASKED = ("DALLE2_COORDINATOR", "DALLE2_NUM_PROCESSES", "DALLE2_PROCESS_ID")
 FLAGS = ("--coordinator", "--num-processes", "--process-id")
@@ -86,7 +95,7 @@ class Place(NamedTuple):
     coordinator: str | None
 
 
-def start_processes(coordinator=None, count=None, index=None):
+def start_processes(coordinator=None, count=None, index=None, seconds=None):
     """Joins the processes of this run, before anything touches a backend.
 
     Each argument left out is read from the environment (ASKED). With none of them, the
@@ -96,28 +105,31 @@ def start_processes(coordinator=None, count=None, index=None):
         coordinator: "HOST:PORT" of process 0.
         count: number of processes.
         index: number of this one.
+        seconds: in which the processes must find each other; None: of the environment
+            (DALLE2_CONNECT_SECONDS) or 300.
 
     Returns:
         Place.
 
     Raises:
-        BadInput: some of the three without the others, or a cluster's environment that
-            is set in part; names the variables.
-        Failed: the others cannot be reached.
+        BadInput: no such port, some of the three without the others, or a cluster's
+            environment that is set in part; names the variables.
+        Failed: the others cannot be reached in time, or the port is taken.
     """
+    seconds = connect_seconds(seconds)
     coordinator, count, index = asked(coordinator, count, index)
     if count == 1 and coordinator is None:
         return Place("one process", 0, 1, None)
     if coordinator is not None:
-        _join(coordinator, count, index)
+        _join(seconds, coordinator, count, index)
         return Place("flags", index, count, coordinator)
     name = detect(os.environ)
     if name == "Slurm":
         _see_every_device(os.environ)
-    if name is None and (NO_TPU in os.environ or not _join()):
+    if name is None and (NO_TPU in os.environ or not _join(seconds)):
         return Place("one process", 0, 1, None)
     if name:
-        _join()
+        _join(seconds)
     if not jax.distributed.is_initialized():
         raise BadInput(
             f"{name} variables are set ({_listed(CLUSTERS[name].marks)}) and jax found "
@@ -151,10 +163,11 @@ def asked(coordinator, count, index):
         count, index = int(values[1]), int(values[2])
     except ValueError as error:
         raise BadInput(f"{named[1]} and {named[2]} must be whole numbers.") from error
-    if not 0 <= index < count or not str(values[0]).rpartition(":")[2].isdigit():
+    parse_address(values[0], named[0])
+    if not 0 <= index < count:
         raise BadInput(
-            f"process {index} of {count} at {values[0]!r} cannot be: {FLAGS[0]} is "
-            f"HOST:PORT and {FLAGS[2]} counts from 0 to {FLAGS[1]} - 1."
+            f"process {index} of {count} cannot be: {FLAGS[2]} counts from 0 to "
+            f"{FLAGS[1]} - 1."
         )
     return values[0], count, index
 
@@ -257,16 +270,25 @@ def _same(x):
     return x
 
 
-def _join(coordinator=None, count=None, index=None):
+def _join(seconds, coordinator=None, count=None, index=None):
     """jax.distributed; False where it detects no cluster."""
+    until = time.monotonic() + seconds
     method = None if coordinator is None else "deactivate"
+    if coordinator is not None:
+        look_at(parse_address(coordinator, FLAGS[0]), index, seconds)
+    others = "the other processes" if index == 0 else "the processes of this run"
+    left = max(1.0, until - time.monotonic())
     try:
-        jax.distributed.initialize(
-            coordinator,
-            count,
-            index,
-            cluster_detection_method=method,
-            initialization_timeout=CONNECT_SECONDS,
+        within(
+            left,
+            lambda: jax.distributed.initialize(
+                coordinator,
+                count,
+                index,
+                cluster_detection_method=method,
+                initialization_timeout=int(seconds) + GRACE,
+            ),
+            lambda: say(f"waiting for {others}, {left:.0f} s at most"),
         )
     except ValueError:  # nothing detected
         return False
@@ -274,7 +296,8 @@ def _join(coordinator=None, count=None, index=None):
         raise Failed(
             f"the processes of this run did not find each other "
             f"({str(error).splitlines()[0][:200]}); see that all were started and that "
-            f"{coordinator or 'process 0'} can be reached from here."
+            f"{coordinator or 'process 0'} can be reached from here, or wait longer "
+            f"with {FLAG}."
         ) from error
     return True
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 
+from dalle2_jax.errors import Failed
 from dalle2_jax.shard.processes import preempted
 
 
@@ -22,10 +23,14 @@ class Stop:
     """Somebody asked the run to stop (ctrl-C or SIGTERM, to any of its processes).
 
     asked: the signal, once every process is to stop; asking again changes nothing.
+
+    Args:
+        call: made when the only process is asked; ends what it may be waiting for.
     """
 
-    def __init__(self):
+    def __init__(self, call=lambda: None):
         self.asked, self.interrupts, self.turns = None, 0, 0
+        self.call = call
 
     def __enter__(self):
         self.several = jax.process_count() > 1
@@ -53,6 +58,7 @@ class Stop:
 
     def _ask(self, number, frame):
         self.asked = number
+        self.call()
 
     def _interrupt(self, number, frame):
         self.interrupts += 1
@@ -61,7 +67,7 @@ class Stop:
         if self.several:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
-            self.asked = number
+            self._ask(number, frame)
 
 
 def train(state, step, batches, hooks, steps, stop):
@@ -79,7 +85,12 @@ def train(state, step, batches, hooks, steps, stop):
         The last state.
     """
     for n in range(int(state.step) + 1, steps + 1):
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except Failed:
+            if stop.asked is None:
+                raise
+            break  # the read that was waited for was given up, as `stop` is asked for
         state, metrics = step(state, batch)
         for every, call in hooks:
             if n % every == 0:
