@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -40,6 +41,7 @@ VERBS = (
 )
 FILES = {"import": "import_weights", "export": "export_weights"}  # else as the verb
 CONFIGURED = ("train", "plan", "bench")  # take --config.NAME=VALUE
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 EXIT = {BadInput: 2, Failed: 1, Preempted: 75}
 
 
@@ -114,6 +116,16 @@ def several():
     return jax is not None and jax.distributed.is_initialized()
 
 
+def tell(verb: str, said: str) -> None:
+    """An error as one line on stderr.
+
+    Names that come from files may hold line breaks and codes that a terminal obeys;
+    they are shown escaped.
+    """
+    escaped = CONTROLS.sub(lambda found: repr(found[0])[1:-1], said)
+    print(f"dalle2 {verb}: {escaped}", file=sys.stderr)
+
+
 def outcome(argv):
     """Runs the verb that `argv` names; its exit code, errors told in one sentence."""
     top = parser()
@@ -126,24 +138,21 @@ def outcome(argv):
     try:
         args.run(args)
     except tuple(EXIT) as error:
-        print(f"dalle2 {args.verb}: {error}", file=sys.stderr)
+        tell(args.verb, str(error))
         return next(code for kind, code in EXIT.items() if isinstance(error, kind))
     except KeyboardInterrupt:
-        print(
-            f"dalle2 {args.verb}: interrupted; nothing half-written is kept, run it "
-            "again to go on.",
-            file=sys.stderr,
-        )
+        said = "interrupted; nothing half-written is kept, run it again to go on."
+        tell(args.verb, said)
         return 130
     except BrokenPipeError:
         return 1
     except OSError as error:
         place = error.filename or "a file"
-        print(
-            f"dalle2 {args.verb}: {place}: {error.strerror or error}; free space, mend "
-            "the permissions or choose another place, and run it again.",
-            file=sys.stderr,
+        said = (
+            f"{place}: {error.strerror or error}; free space, mend the permissions or "
+            "choose another place, and run it again."
         )
+        tell(args.verb, said)
         return 1
     return 0
 

@@ -137,3 +137,11 @@ def test_a_ctrl_c_that_python_swallows_comes_again(swallow, monkeypatch):
             threading.Event().wait(60)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_names_from_files_cannot_break_or_steer_the_terminal(tmp_path, capsys):
+    odd = tmp_path / "line\nbreak\x1b[2J\u2028"
+    assert main(["data", "inspect", str(odd)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith("\n")
+    assert "\x1b" not in said and r"line\nbreak\x1b[2J\u2028" in said
