@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dalle2_jax.data import stores
+from dalle2_jax.data import store_requests
 from dalle2_jax.data.images import decode, share_room
 from dalle2_jax.errors import BadInput, Failed
 
@@ -88,7 +88,7 @@ class Workers:
             self.free.put(slot)
         context = get_context("spawn")
         leaving = context.Event()
-        self.untold = stores.when_leaving(leaving.set)
+        self.untold = store_requests.when_leaving(leaving.set)
         self.pool = ProcessPoolExecutor(
             count,
             mp_context=context,
@@ -178,7 +178,7 @@ def _follow(parent):
 
 def _give_up(leaving):
     leaving.wait()
-    stores.leave()
+    store_requests.leave()
 
 
 def _fill(part):

@@ -272,6 +272,8 @@ def build_index(path: str | Path) -> ShardIndex:
             file.seek(0)
             return _arranged(contents_of(file, size))
     except OSError as error:
+        if isinstance(error.__cause__, BadInput):  # of a store, which says it all
+            raise error.__cause__ from error
         raise BadInput(f"The shard {path} cannot be read ({error}).") from error
 
 

@@ -16,6 +16,7 @@ from dalle2_jax.data.selection import NEED, rules_of, select
 from dalle2_jax.data.shard_index import ABSENT, VERSION, index_of
 from dalle2_jax.data.store_faults import shown
 from dalle2_jax.data.text import decode, is_blank, trimmed, valid
+from dalle2_jax.errors import BadInput, Failed
 
 MOST_FILES = 256  # open at once
 
@@ -57,6 +58,14 @@ class _Local:
     def __del__(self):
         if hasattr(self, "number"):
             os.close(self.number)
+
+
+def _remote(url, offset, length):
+    """Bytes of a shard that was indexed before; refused now, they are no bad input."""
+    try:
+        return stores.read(url, offset, length)
+    except BadInput as error:
+        raise Failed(str(error)) from error
 
 
 class _Held:
@@ -134,7 +143,7 @@ class ShardReader:
         if not length:
             return b""
         if stores.is_url(self.shards[shard]):
-            return stores.read(self.shards[shard], offset, length)
+            return _remote(self.shards[shard], offset, length)
         return self._files(shard).read(offset, length)
 
     def member(self, shard, row, extension):

@@ -4,14 +4,11 @@ A failure that may pass (5xx, 429, a cut or late answer, an answer of another le
 than asked) is tried again with growing pauses; after the last try, or at once where
 no try can help, it is one sentence with the address, the reason and the remedy.
 
-DALLE2_READ_SECONDS sets how long one request may take: 60, and a second more for each
-MiB it asks for. At most AT_ONCE requests of a process are under way at a time.
+At most AT_ONCE requests of a process are under way at a time; `store_requests` says
+how long one may take.
 """
 
-import asyncio
-import atexit
 import functools
-import importlib.util
 import io
 import os
 import re
@@ -19,12 +16,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec
-
 from dalle2_jax.data.store_faults import Fault, WrongAnswer, fault_of, shown
+from dalle2_jax.data.store_requests import (
+    SLICE,
+    leaving,
+    patience,
+    request,
+    system_of,
+    told_to_stop,
+)
 from dalle2_jax.errors import BadInput, Failed
 
 TRIES = 5
@@ -32,16 +35,11 @@ PAUSE = 1.0  # seconds after the first try; doubled after each
 MOST_PAUSE = 60.0  # of what a store may ask for
 AT_ONCE = 16
 THREADS = 8  # that index shards
-SECONDS, PER_MIB = 60.0, 1.0
-VARIABLE = "DALLE2_READ_SECONDS"
 BLOCK = 5 * 2**20  # bytes read ahead
 MOST_WHOLE = 2**30  # bytes of a file that is read at once
 QUIET = 10.0  # seconds between words about tries
-SLICE = 0.2  # seconds in which a read notices that it is to end
 FIELDS = "etag", "ETag", "mtime", "updated", "created", "blob_id", "Last-Modified"
 
-_leaving = [False]  # no Event: a signal's handler may set it at any time
-_told = []  # calls that tell other processes of this one that they leave
 _slots = threading.BoundedSemaphore(AT_ONCE)
 _spoken = [0.0]  # when a try was last told of
 
@@ -67,50 +65,12 @@ def beside(url: str, ending: str) -> str:
     return f"{path}{ending}{mark}{query}"
 
 
-def leave() -> None:
-    """Ends every read that is under way or waits for its next try: Failed there."""
-    _leaving[0] = True
-    for tell in _told:
-        tell()
-
-
-def when_leaving(tell: Callable) -> Callable:
-    """Calls `tell` in `leave`; returns what ends that."""
-    _told.append(tell)
-    return functools.partial(_told.remove, tell)
-
-
-def stay() -> None:
-    """Reads may be made again after `leave`."""
-    _leaving[0] = False
-
-
-# Threads are joined before the process ends; before that they must stop trying.
-getattr(threading, "_register_atexit", atexit.register)(leave)
-
-
 def pause(seconds: float) -> bool:
     """Waits before another try; True at once where no try is to follow (`leave`)."""
     until = time.monotonic() + seconds
-    while not _leaving[0] and time.monotonic() < until:
+    while not leaving() and time.monotonic() < until:
         time.sleep(min(SLICE, max(0.0, until - time.monotonic())))
-    return _leaving[0]
-
-
-def patience() -> float:
-    """Seconds that an answer may take, besides its length.
-
-    Raises:
-        BadInput: DALLE2_READ_SECONDS is no positive number.
-    """
-    text = os.environ.get(VARIABLE) or SECONDS
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < threading.TIMEOUT_MAX:
-        raise BadInput(f"{VARIABLE} is {text!r}; give a number of seconds above 0.")
-    return seconds
+    return leaving()
 
 
 def in_parallel(call: Callable, items: Iterable) -> list:
@@ -136,10 +96,7 @@ def info(url: str) -> dict:
     if found.get("type") == "directory":
         raise BadInput(f"{shown(url)} is a folder, and no file.")
     if found.get("size") is None:
-        raise BadInput(
-            f"{shown(url)} cannot be read: the server does not say how long it is; "
-            "copy it here, or to a store that does."
-        )
+        raise _no_length(url)
     if found.get("partial") is False:
         raise _no_ranges(url)
     return found
@@ -165,14 +122,20 @@ def read(url: str, offset: int, length: int) -> bytes:
 
 def read_whole(url: str) -> bytes:
     """The bytes of a file of at most MOST_WHOLE. Raises as `read`."""
-    size = _ask(url, functools.partial(_call, url, "info")).get("size") or 0
+    size = _ask(url, functools.partial(request, url, "info")).get("size")
+    if size is None:
+        raise _no_length(url)
     if size > MOST_WHOLE:
         raise BadInput(f"{shown(url)} has {size} bytes, which is too many.")
     return _ask(url, functools.partial(_all, url, size), size)
 
 
 def open_file(url: str) -> io.BufferedReader:
-    """A file that can be sought in; BLOCK bytes are read ahead. Raises as `read`."""
+    """A file that can be sought in; BLOCK bytes are read ahead.
+
+    Its reads raise OSError where `read` raises BadInput, which is that error's cause:
+    whoever looks at the bytes must not take it for a fault of theirs.
+    """
     return io.BufferedReader(_Ranges(url, info(url)["size"]), BLOCK)
 
 
@@ -192,7 +155,7 @@ def matches(pattern: str) -> list[str]:
 
 def write(url: str, data: bytes) -> None:
     """Writes a file whole. Raises as `read`."""
-    call = functools.partial(_call, url, "pipe_file", (data,), length=len(data))
+    call = functools.partial(request, url, "pipe_file", (data,), length=len(data))
     _ask(url, call, len(data), "written")
 
 
@@ -218,17 +181,20 @@ class _Ranges(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         length = max(0, min(len(buffer), self.size - self.place))
-        buffer[:length] = read(self.url, self.place, length)
+        try:
+            buffer[:length] = read(self.url, self.place, length)
+        except BadInput as error:
+            raise OSError(str(error)) from error
         self.place += length
         return length
 
 
 def _ask(url: str, call: Callable, length: int = 0, verb: str = "read") -> Any:
     """call(), tried again while that may help."""
-    seconds = patience() + PER_MIB * length / 2**20
+    seconds = patience(length)
     for attempt in range(TRIES):
-        if _leaving[0]:
-            raise _told_to_stop(url)
+        if leaving():
+            raise told_to_stop(url)
         try:
             with _slots:
                 return call()
@@ -258,110 +224,11 @@ def _before_next(url: str, fault: Fault, attempt: int) -> None:
         said = f"{shown(url)}: {fault.reason}; trying again in {seconds:g} s"
         print(said, file=sys.stderr, flush=True)
     if pause(seconds):
-        raise _told_to_stop(url)
-
-
-def _call(
-    url: str, name: str, args: tuple = (), options: dict | None = None, length: int = 0
-) -> Any:
-    """A method of the file system of a URL, within the time that it may take.
-
-    Args:
-        url, name: what is asked, of what.
-        args, options: of the method, after the path.
-        length: bytes that go over the network.
-    """
-    system, path = _system_of(url)
-    answer = _begun(system, name, functools.partial(_apply, (path, *args), options))
-    until = time.monotonic() + patience() + PER_MIB * length / 2**20
-    while not answer.done() and time.monotonic() < until:
-        if _leaving[0]:
-            answer.cancel()
-            raise _told_to_stop(url)
-        wait([answer], timeout=SLICE)
-    if not answer.done():
-        answer.cancel()
-        raise TimeoutError(name)
-    return answer.result()
-
-
-def _system_of(url: str) -> tuple:
-    """fsspec's file system of a URL, and the path in it."""
-    options = {}
-    for protocol in ("http", "https"):
-        there = re.search(rf"(^|::){protocol}://", url)
-        if there and importlib.util.find_spec("aiohttp"):
-            options[protocol] = {"client_kwargs": _client(protocol)}
-    return fsspec.core.url_to_fs(url, **options)
-
-
-def _client(protocol: str) -> dict:
-    """What the HTTP client is made with; what fsspec's configuration says comes first.
-
-    Time-outs are ours, bytes come as they lie in the file, and what is no part of a
-    file is refused before it is read.
-    """
-    import aiohttp
-
-    theirs = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
-    headers = {"Accept-Encoding": "identity", **theirs.get("headers", {})}
-    ours = {
-        "timeout": aiohttp.ClientTimeout(total=None),
-        "raise_for_status": _check_part,
-    }
-    return {**ours, **theirs, "headers": headers}
-
-
-async def _check_part(response: Any) -> None:
-    """Raises WrongAnswer where a server answers a range with something else."""
-    asked = re.fullmatch(r"bytes=(\d+)-(\d+)", _header(response.request_info, "Range"))
-    if not asked or response.status >= 400:
-        return
-    first, last = map(int, asked.groups())
-    if response.status == 206:
-        begins = re.match(r"bytes (\d+)-", _header(response, "Content-Range"))
-        if begins is None or int(begins[1]) == first:
-            return
-        raise WrongAnswer(f"it answers with another part, {begins[0]}, than asked")
-    page, got = response.content_type == "text/html", response.content_length
-    if first == 0 and got == last + 1 and not page:
-        return  # the whole of a file that was asked for as a whole
-    kind = "a page of HTML, perhaps of a log-in" if page else f"{got} bytes"
-    raise WrongAnswer(
-        f"{response.status}, {kind}, in place of {last - first + 1} bytes", got
-    )
-
-
-def _header(message: Any, name: str) -> str:
-    return message.headers.get(name, "")
-
-
-def _apply(args: tuple, options: dict | None, method: Callable) -> Any:
-    return method(*args, **(options or {}))
-
-
-def _begun(system: Any, name: str, apply: Callable) -> Future:
-    """A call on its way: in fsspec's event loop, or else in a thread of its own."""
-    if getattr(system, "async_impl", False) and not system.asynchronous:
-        coroutine = apply(getattr(system, f"_{name}"))
-        return asyncio.run_coroutine_threadsafe(coroutine, system.loop)
-    answer: Future = Future()
-
-    def settle() -> None:
-        try:
-            result = apply(getattr(system, name))
-        except BaseException as error:  # raised where the answer is waited for
-            answer.set_exception(error)
-        else:
-            answer.set_result(result)
-
-    answer.set_running_or_notify_cancel()
-    threading.Thread(target=settle, daemon=True, name="store").start()
-    return answer
+        raise told_to_stop(url)
 
 
 def _info(url: str) -> dict:
-    found = _call(url, "info")
+    found = request(url, "info")
     page = found.get("mimetype") == "text/html"
     if page and not re.search(r"\.html?(\?|$)", url):
         raise WrongAnswer("a page of HTML, perhaps of a log-in, in place of the file")
@@ -371,7 +238,7 @@ def _info(url: str) -> dict:
 def _part(url: str, offset: int, length: int) -> bytes:
     try:
         span = {"start": offset, "end": offset + length}
-        return _of_length(_call(url, "cat_file", (), span, length), length)
+        return _of_length(request(url, "cat_file", (), span, length), length)
     except WrongAnswer as problem:
         if (problem.got or 0) > length and problem.got == _info(url).get("size"):
             raise _no_ranges(url) from problem
@@ -379,8 +246,7 @@ def _part(url: str, offset: int, length: int) -> bytes:
 
 
 def _all(url: str, size: int) -> bytes:
-    data = _call(url, "cat_file", length=size)
-    return _of_length(data, size) if size else data
+    return _of_length(request(url, "cat_file", length=size), size)
 
 
 def _of_length(data: bytes, length: int) -> bytes:
@@ -389,8 +255,11 @@ def _of_length(data: bytes, length: int) -> bytes:
     return data
 
 
-def _told_to_stop(url: str) -> Failed:
-    return Failed(f"{shown(url)} was not read to the end: told to stop.")
+def _no_length(url: str) -> BadInput:
+    return BadInput(
+        f"{shown(url)} cannot be read: its server does not say how long it is; copy it "
+        "here, or to a store that does."
+    )
 
 
 def _no_ranges(url: str) -> BadInput:
@@ -407,10 +276,10 @@ def _listed(pattern: str) -> list[str]:
     Globs of fsspec leave out what cannot be listed, without a word.
     """
     options = {"on_error": "raise"} if re.match("https?://", pattern) else {}
-    names = _call(pattern, "glob", (), options)
+    names = request(pattern, "glob", (), options)
     if not names:
         folder = re.split(r"[*?[]", pattern)[0].rpartition("/")[0] + "/"
-        _call(folder, "ls", (), {"detail": False})
-        names = _call(pattern, "glob", (), options)
-    system, _ = _system_of(pattern)
+        request(folder, "ls", (), {"detail": False})
+        names = request(pattern, "glob", (), options)
+    system, _ = system_of(pattern)
     return [system.unstrip_protocol(name) for name in names]

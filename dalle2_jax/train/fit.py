@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from dalle2_jax.components import read_json, save_component
-from dalle2_jax.data import stores
+from dalle2_jax.data import store_requests
 from dalle2_jax.data.examples import write_examples
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.diffusion.walk import seed_key
@@ -110,8 +110,8 @@ def fit(run, job, show=None):
 def _fit(run, job, lock, show):
     """`fit` in a run directory that is its own."""
     work = open_work(run, job, lock)
-    stores.stay()
-    with Stop(stores.leave) as stop, closing(work.checkpoints):
+    store_requests.stay()
+    with Stop(store_requests.leave) as stop, closing(work.checkpoints):
         state, seconds = trained(run, job, work, stop, show)
     if stop.asked and int(state.step) < run.steps:
         raise Preempted(

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 
-from dalle2_jax.data import stores
+from dalle2_jax.data import store_requests, stores
 from dalle2_jax.data.records import ShardSource, expand
 from dalle2_jax.data.shard_index import index_of, publish
 from dalle2_jax.data.store_faults import fault_of, shown
@@ -201,20 +201,20 @@ def test_after_the_last_try_it_fails_in_one_sentence(server, pauses, way):
 
 
 def test_a_server_that_accepts_and_never_answers_is_given_up(server, monkeypatch):
-    monkeypatch.setenv(stores.VARIABLE, "0.3")
+    monkeypatch.setenv(store_requests.VARIABLE, "0.3")
     server.plan = ["silent"]
     assert stores.read(server.url("letters"), 0, 2) == b"\0\1"
     monkeypatch.setattr(stores, "TRIES", 2)
     server.always = "silent"
-    with pytest.raises(Failed, match=stores.VARIABLE):
+    with pytest.raises(Failed, match=store_requests.VARIABLE):
         stores.read(server.url("letters"), 0, 2)
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
 def test_the_time_for_an_answer_is_a_number(monkeypatch, text):
-    monkeypatch.setenv(stores.VARIABLE, text)
-    with pytest.raises(BadInput, match=stores.VARIABLE):
-        stores.patience()
+    monkeypatch.setenv(store_requests.VARIABLE, text)
+    with pytest.raises(BadInput, match=store_requests.VARIABLE):
+        store_requests.patience()
 
 
 @pytest.mark.parametrize("way", ["401", "403", "404", "410", "416", "418", "elsewhere"])
@@ -451,7 +451,7 @@ def stuck():
     Stuck.most = 0
     yield Stuck
     Stuck.let.set()
-    stores.stay()
+    store_requests.stay()
 
 
 def readers(count):
@@ -486,9 +486,9 @@ def test_reads_at_once_are_bounded(stuck):
 
 
 def test_a_store_without_a_loop_is_given_up_too(stuck, pauses, monkeypatch):
-    monkeypatch.setenv(stores.VARIABLE, "0.1")
+    monkeypatch.setenv(store_requests.VARIABLE, "0.1")
     monkeypatch.setattr(stores, "TRIES", 2)
-    with pytest.raises(Failed, match=stores.VARIABLE):
+    with pytest.raises(Failed, match=store_requests.VARIABLE):
         stores.read("stuck://a", 0, 3)
 
 
@@ -496,7 +496,7 @@ def test_reads_under_way_end_when_the_process_leaves(stuck):
     threads, found = readers(stores.AT_ONCE + 3)
     while stuck.here < stores.AT_ONCE:
         os.sched_yield()
-    stores.leave()
+    store_requests.leave()
     assert ended(threads) and all(isinstance(one, Failed) for one in found)
 
 
@@ -512,9 +512,9 @@ def test_a_wait_for_the_next_try_ends_when_the_process_leaves(monkeypatch):
     failed = []
     threads[0].start()
     began.wait(30)
-    stores.leave()
+    store_requests.leave()
     assert ended(threads) and isinstance(failed[0], Failed)
-    stores.stay()
+    store_requests.stay()
 
 
 def caught(call):
