@@ -11,12 +11,11 @@ from dalle2_jax.data.batches import captioned_batches
 from dalle2_jax.data.lazy_shards import LazyShards
 from dalle2_jax.data.records import ShardSource
 from dalle2_jax.data.shard_index import index_of, publish
-from dalle2_jax.data.shard_reader import _Remote
 from dalle2_jax.data.sources import open_shards, shapes_folder, shapes_named
 from dalle2_jax.data.throughput import BARE, OURS, measure, ratio
 from dalle2_jax.data.tokens import Tokenizer
 from dalle2_jax.data.write_shapes import make_shapes
-from dalle2_jax.errors import BadInput, Failed
+from dalle2_jax.errors import BadInput
 from dalle2_jax.train.run import Data
 
 TOKENIZER = Tokenizer.train(["a red circle on white"], 600)
@@ -59,26 +58,6 @@ def test_a_published_index_spares_other_hosts_the_shard(bucket, monkeypatch, tmp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another host"))
     monkeypatch.setattr(shard_index, "build_index", None)
     assert len(index_of(shard).keys) == 8
-
-
-def test_a_failing_store_is_asked_again(bucket, monkeypatch):
-    _, url = bucket
-    remote = _Remote(url.replace("{00000..00004}", "00000"))
-    monkeypatch.setattr("dalle2_jax.data.shard_reader.time.sleep", lambda s: None)
-    real, calls = remote.system.cat_file, []
-
-    def failing(path, start, end):
-        calls.append(start)
-        if len(calls) < limit:
-            raise OSError("503")
-        return real(path, start=start, end=end)
-
-    monkeypatch.setattr(remote.system, "cat_file", failing)
-    limit = 3
-    assert len(remote.read(0, 10)) == 10 and len(calls) == 3
-    limit = 100
-    with pytest.raises(Failed, match="00000.tar cannot be read .503. after 4 tries"):
-        remote.read(0, 10)
 
 
 def test_many_shards_are_indexed_in_turn(bucket, monkeypatch):
