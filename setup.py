@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 NOTEBOOKS = ["ipykernel>=6.29", "jupytext>=1.17", "nbclient>=0.10"]  # run in the tests
+HTTP = "aiohttp>=3.10,<4"  # http:// and https:// shards
 
 setup(
     name="dalle2_jax",
@@ -51,8 +52,10 @@ setup(
         "browser": ["playwright>=1.50,<2"],  # tests of the page
         "notebook": [*NOTEBOOKS, "jupyterlab>=4.3"],
         "peers": ["torch-fidelity>=0.4,<0.5", "clean-fid>=0.1.35,<0.2"],
+        "http": [HTTP],
         "test": [
             *NOTEBOOKS,
+            HTTP,
             "hypothesis>=6.130",
             "pytest>=8",
             "pytest-timeout>=2.4",
