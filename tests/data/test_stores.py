@@ -163,7 +163,6 @@ def pauses(monkeypatch):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch, pauses):
-    pytest.importorskip("aiohttp")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "served"
     make_shapes("simple", 8, 0, folder, 16, shard_size=4)
