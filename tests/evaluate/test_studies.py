@@ -190,5 +190,5 @@ def test_folders_without_drawn_pictures_are_refused(tmp_path):
     with pytest.raises(BadInput, match="holds no picture of `dalle2 sample`"):
         read_folder(tmp_path)
     (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(BadInput, match=r"a.png cannot be read"):
+    with pytest.raises(BadInput, match=r"a\.png"):
         read_folder(tmp_path)
