@@ -119,6 +119,7 @@ def test_a_number_that_another_process_has_by_now(tmp_path):
     left(tmp_path, pid=2**22 + 7)  # beyond the largest there can be
     with Lock(tmp_path, "x"):
         pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x", "token": "../a"}'])
@@ -153,7 +154,7 @@ def test_the_clock_of_another_host_does_not_matter(tmp_path, quick):
     left(tmp_path, host="far", machine="other")
     os.utime(tmp_path / LOCK, (2**32, 2**32))  # of its future
     with Lock(tmp_path, "x"):
-        pass
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
 def test_one_of_many_takes_over(tmp_path, quick):
@@ -179,7 +180,7 @@ def test_one_of_many_takes_over(tmp_path, quick):
     assert len(won) == 1 and len(refused) == 7
 
 
-def wait_for_loss(lock):
+def check_lost(lock):
     lock._thread.join(30)
     with pytest.raises(Failed, match="no longer this process's own"):
         lock.check()
@@ -188,7 +189,7 @@ def wait_for_loss(lock):
 def test_who_has_lost_a_folder_is_told(tmp_path, quick):
     with Lock(tmp_path, "x") as lock:
         left(tmp_path, host="far", pid=9)
-        wait_for_loss(lock)
+        check_lost(lock)
     assert (tmp_path / LOCK).exists()  # it is not ours to remove
 
 
@@ -198,6 +199,7 @@ def test_a_lock_that_was_tidied_away_comes_back(tmp_path, quick):
         while not (tmp_path / LOCK).exists():
             lock.check()
         lock.check()
+    assert not list(tmp_path.iterdir())
 
 
 def test_signs_of_life_that_cannot_be_left_end_the_work(tmp_path, quick, monkeypatch):
@@ -206,7 +208,7 @@ def test_signs_of_life_that_cannot_be_left_end_the_work(tmp_path, quick, monkeyp
 
     with Lock(tmp_path, "x") as lock:
         monkeypatch.setattr(os, "utime", broken)
-        wait_for_loss(lock)
+        check_lost(lock)
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):

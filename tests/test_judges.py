@@ -56,7 +56,15 @@ def test_judges_are_heard_sample_by_sample(folder, tmp_path, capsys):
     assert np.array_equal(other[:3], labelled[:3])
     assert not np.array_equal(other[3], labelled[3])
     out = tmp_path / "out"
-    base = ["sample", "--model", str(tmp_path / "model"), "--out", str(out), "a ring"]
+    base = [
+        "sample",
+        "--overwrite",
+        "--model",
+        str(tmp_path / "model"),
+        "--out",
+        str(out),
+        "a ring",
+    ]
     base += ["--steps", "1/3/1"]
     both = ["--clip-guidance", "2", "--classifier-guidance", "1", "--label", "triangle"]
     assert main([*base, *both]) == 0

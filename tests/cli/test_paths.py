@@ -170,12 +170,12 @@ def test_a_foreign_folder_is_one_sentence(tmp_path, capsys, name, text):
 def test_components_that_are_not_there(tmp_path, capsys, names):
     (tmp_path / "dalle2.json").write_text(f'{{"format": 1, "components": {names}}}')
     for more in ([], ["--verify"]):
-        refused(capsys, "inspect", tmp_path, *more)
+        assert tmp_path.name in refused(capsys, "inspect", tmp_path, *more)
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "config.json").write_text("{}")
     (tmp_path / "clip" / "model.safetensors").write_text("no weights")
     for more in ([], ["--verify"]):
-        refused(capsys, "inspect", tmp_path, *more)
+        assert tmp_path.name in refused(capsys, "inspect", tmp_path, *more)
 
 
 def test_no_folder_to_inspect(tmp_path, capsys):

@@ -115,41 +115,41 @@ def test_files_may_lie_in_the_folder_itself(tmp_path, column):
     np.testing.assert_allclose(source.norms, 3, rtol=1e-5)
 
 
-def refused(folder, *words):
+def check_refused(folder, *words):
     with pytest.raises(BadInput) as error:
         EmbeddingSource(folder)
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_what_does_not_belong_together_is_named(tmp_path):
-    refused(tmp_path, "no img_emb_0.npy")
+    check_refused(tmp_path, "no img_emb_0.npy")
     write_part(tmp_path, 0, unit(4), unit(4), list("abcd"))
     write_part(tmp_path, 1, unit(4), unit(3), list("abcd"))
-    refused(tmp_path, "text_emb_1.npy has 3 rows", "img_emb_1.npy has 4")
+    check_refused(tmp_path, "text_emb_1.npy has 3 rows", "img_emb_1.npy has 4")
     write_part(tmp_path, 1, unit(4), unit(4), list("abcde"))
-    refused(tmp_path, "metadata_1.parquet has 5 rows")
+    check_refused(tmp_path, "metadata_1.parquet has 5 rows")
     write_part(tmp_path, 1, unit(4, 6), unit(4, 6), list("abcd"))
-    refused(tmp_path, "img_emb_1.npy", "width 6", "width 8")
+    check_refused(tmp_path, "img_emb_1.npy", "width 6", "width 8")
     write_part(tmp_path, 1, unit(4), unit(4, 6), list("abcd"))
-    refused(tmp_path, "text_emb_1.npy", "width 6", "width 8")
+    check_refused(tmp_path, "text_emb_1.npy", "width 6", "width 8")
     (tmp_path / "text_emb" / "text_emb_1.npy").unlink()
-    refused(tmp_path, "no text_emb file for img_emb_1.npy")
+    check_refused(tmp_path, "no text_emb file for img_emb_1.npy")
 
 
 def test_unreadable_files_are_named(tmp_path):
     write_part(tmp_path, 0, np.arange(4))
-    refused(tmp_path, "img_emb_0.npy holds int64 [4]")
+    check_refused(tmp_path, "img_emb_0.npy holds int64 [4]")
     np.save(tmp_path / "img_emb" / "img_emb_0.npy", np.array([{}]), allow_pickle=True)
-    refused(tmp_path, "img_emb_0.npy is no readable .npy")
+    check_refused(tmp_path, "img_emb_0.npy is no readable .npy")
     write_part(tmp_path, 0, unit(4), None, list("abcd"))
     image = tmp_path / "img_emb" / "img_emb_0.npy"
     image.write_bytes(image.read_bytes()[:-8])
-    refused(tmp_path, "img_emb_0.npy is no readable .npy")
+    check_refused(tmp_path, "img_emb_0.npy is no readable .npy")
     write_part(tmp_path, 0, unit(4), None, list("abcd"))
     (tmp_path / "metadata" / "metadata_0.parquet").write_bytes(b"PAR1")
-    refused(tmp_path, "metadata_0.parquet is no readable parquet")
+    check_refused(tmp_path, "metadata_0.parquet is no readable parquet")
     write_part(tmp_path, 0, np.zeros((2, 8)), None, list("ab"))
-    refused(tmp_path, "no usable embedding (all-zero row: 2)")
+    check_refused(tmp_path, "no usable embedding (all-zero row: 2)")
 
 
 def test_the_table_says_what_it_left_out(folder):
@@ -201,10 +201,10 @@ def test_processes_get_their_rows_of_the_same_batch(folder):
 def test_two_files_of_one_number_are_refused_with_both_names(folder):
     for other in ("img_emb/img_emb_002.npy", "img_emb_2.npy", "text_emb_10.npy"):
         np.save(folder / other, unit(30))
-        refused(folder, other, "2.npy" if "img" in other else "10.npy")
+        check_refused(folder, other, "2.npy" if "img" in other else "10.npy")
         (folder / other).unlink()
     (folder / "metadata" / "metadata_02.parquet").write_bytes(b"x")
-    refused(folder, "metadata_02.parquet", "metadata_2.parquet")
+    check_refused(folder, "metadata_02.parquet", "metadata_2.parquet")
 
 
 def test_the_index_of_another_program_is_left_alone(folder):

@@ -115,11 +115,12 @@ def test_other_generated_data_differ(data, tmp_path):
 
 
 def test_without_a_checkpoint_nothing_was_learned_from(data, tmp_path):
-    settle_data_twice = tmp_path / "run"
-    settle_data_twice.mkdir()
-    settle_data(settle_data_twice, ShardSource(data))
+    work = tmp_path / "run"
+    work.mkdir()
+    settle_data(work, ShardSource(data))
     (data / "00002.tar").unlink()
-    settle_data(settle_data_twice, ShardSource(data))
+    settle_data(work, ShardSource(data))
+    assert len(json.loads((work / FILE).read_text())["shards"]) == 2
 
 
 def test_a_run_of_an_earlier_version_resumes_with_a_note(data, tmp_path, caplog):
