@@ -46,6 +46,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "torch": ["torch"],
+        "http": ["aiohttp>=3.9"],  # shards at http(s)://
         "wandb": ["wandb"],
         "demo": ["gradio>=6.31,<7"],
         "browser": ["playwright>=1.50,<2"],  # tests of the page
@@ -53,6 +54,7 @@ setup(
         "peers": ["torch-fidelity>=0.4,<0.5", "clean-fid>=0.1.35,<0.2"],
         "test": [
             *NOTEBOOKS,
+            "aiohttp>=3.9",
             "pytest>=8",
             "pytest-timeout>=2.4",
             "pyyaml>=6",
