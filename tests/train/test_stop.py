@@ -10,6 +10,15 @@ from dalle2_jax.errors import Failed
 from dalle2_jax.train.loop import Stop, train
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """A process that was told to stop would not listen again; pytest goes on."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def run(batches, stop):
     return train(
         SimpleNamespace(step=0),
