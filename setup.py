@@ -47,12 +47,12 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "torch": ["torch"],
+        "http": [HTTP],
         "wandb": ["wandb"],
         "demo": ["gradio>=6.31,<7"],
         "browser": ["playwright>=1.50,<2"],  # tests of the page
         "notebook": [*NOTEBOOKS, "jupyterlab>=4.3"],
         "peers": ["torch-fidelity>=0.4,<0.5", "clean-fid>=0.1.35,<0.2"],
-        "http": [HTTP],
         "test": [
             *NOTEBOOKS,
             HTTP,

@@ -318,6 +318,20 @@ def test_a_page_is_no_caption_no_index_and_no_shard(server):
             read(0)
 
 
+def test_a_store_that_refuses_in_the_middle_makes_no_shorter_shard(server, monkeypatch):
+    monkeypatch.setattr(stores, "BLOCK", 2**12)
+    url = server.url("00000.tar")
+    server.plan = ["right", "403"]
+    with pytest.raises(BadInput, match="403"):
+        index_of(url)
+    source = ShardSource(url)
+    assert len(source) == 4
+    server.always = "403"  # as where a token ends: no fault of the samples
+    for read in (source.caption, source.pair, source.__getitem__):
+        with pytest.raises(Failed, match="403"):
+            read(0)
+
+
 def test_an_index_is_written_beside_the_shard_or_why_not_is_said(server):
     server.whole = "403"
     with pytest.raises(BadInput, match="403"):
