@@ -211,7 +211,6 @@ def test_white_and_clear_parts_of_a_mask_are_new():
         (["pca", "good.png", "--data", "nowhere"], "nowhere"),
         (["variations", "good.png", "--steps", "x"], "'x'"),
         (["variations", "good.png", "--steps", "0"], "0"),
-        (["variations", "good.png", "--seed", str(2**70)], "seed"),
     ],
 )
 def test_numbers_that_cannot_be_are_one_sentence(
@@ -222,3 +221,11 @@ def test_numbers_that_cannot_be_are_one_sentence(
     assert main(words) == 2
     heard = capsys.readouterr().err.strip()
     assert said in heard and "\n" not in heard
+
+
+@pytest.mark.parametrize("seed", [str(2**70), "-1", "1.5"])
+def test_what_is_no_seed_is_refused_as_usage(seed, folder, place, capsys):
+    words = ["variations", str(place / "good.png"), f"--seed={seed}"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--model", str(folder), "--out", str(place / "out")])
+    assert ended.value.code == 2 and "--seed" in capsys.readouterr().err
